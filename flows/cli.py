@@ -1,0 +1,183 @@
+"""The command ``rlhf``.
+
+Exit codes: 0 done, 1 a crash, 2 something only the user can mend, 130 interrupted.
+"""
+
+import argparse
+import contextlib
+import datetime
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from flows import plan, progress, servers
+from flows.environment import prefect_folder, prepare
+from flows.profiles import PROFILES, merged, override, profile
+from stages.core.artifacts import data_root, write_atomically
+from stages.core.config import PipelineConfig
+from stages.core.errors import StageCrashedError, UserError
+
+CRASHED, USER_ERROR, INTERRUPTED = 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code; errors are one line on stderr."""
+    options = parser().parse_args(arguments)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    console = Console(highlight=False)
+    try:
+        prepare()
+        if options.command == "up":
+            from flows.up import up
+
+            up(console)
+        else:
+            _run(options, console)
+    except UserError as error:
+        return _fail(str(error), USER_ERROR)
+    except StageCrashedError as error:
+        return _fail(str(error), CRASHED)
+    except KeyboardInterrupt:
+        return _fail("interrupted; finished stages are kept", INTERRUPTED)
+    except Exception as error:
+        log = prefect_folder() / "cli.log"
+        with contextlib.suppress(OSError), log.open("a", encoding="utf-8") as file:
+            traceback.print_exc(file=file)
+        return _fail(f"{type(error).__name__}: {error}; see {log}", CRASHED)
+    return 0
+
+
+def resolve(options: argparse.Namespace) -> PipelineConfig:
+    """The configuration that the options ask for: profile, then file, then single settings.
+
+    Raises:
+        UserError: an unknown profile or key, a value that is not allowed, an unreadable file.
+    """
+    config = profile(options.profile) if options.profile else PipelineConfig()
+    if options.config:
+        config = merged(config, _read_json(Path(options.config)))
+    return override(config, dict(_setting(text) for text in options.set))
+
+
+# ------------------------------------------------------------------------------------ helpers
+
+
+def _run(options: argparse.Namespace, console: Console) -> None:
+    config = resolve(options)
+    stages = plan.planned_stages(config, options.until_stage)
+    if options.from_stage:
+        plan.position(stages, options.from_stage)
+    plan.check(config, stages)
+    replay = _write_resolved(config)
+    with contextlib.ExitStack() as stack:
+        api_url = _prefect_api(stack, console)
+        pipeline = importlib.import_module("flows.pipeline")
+        reporter = progress.Reporter()
+        try:
+            with progress.reporting(console) as reporter:
+                pipeline.align(
+                    config,
+                    from_stage=options.from_stage,
+                    until_stage=options.until_stage,
+                    fresh=options.fresh,
+                )
+        finally:
+            # The server may be stopped next, and the run's last states must outlive it.
+            pipeline.send_pending_records()
+            if reporter.flow_run_id:
+                num_runs = len(reporter.rows)
+                servers.wait_until_recorded(api_url, reporter.flow_run_id, num_runs)
+            reporter.places["replay"] = f"rlhf run --config {replay}"
+            reporter.places["both UIs"] = "make up"
+            progress.print_summary(console, reporter)
+
+
+def _prefect_api(stack: contextlib.ExitStack, console: Console) -> str:
+    """The API to report to: the user's, that of ``rlhf up``, or a server for this run only."""
+    given = os.environ.get("PREFECT_API_URL")
+    if given:
+        return given.rstrip("/")
+    standing = servers.standing_servers()
+    url = standing.prefect_url if standing else ""
+    if standing is None:
+        server = stack.enter_context(servers.stopped_at_exit(servers.start_prefect()))
+        url = server.url
+    # Prefect reads the address when it is imported, and starts one more server when it has none.
+    os.environ["PREFECT_API_URL"] = f"{url}/api"
+    stack.callback(os.environ.pop, "PREFECT_API_URL", None)
+    if standing is None:
+        importlib.import_module("flows.pipeline")  # takes as long as the server's start
+        servers.wait_until_healthy(server)
+    console.print(f"Watch it at {url} while it runs.")
+    return f"{url}/api"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    command = argparse.ArgumentParser(
+        prog="rlhf", description="Raw text, demonstrations and preferences → an aligned model."
+    )
+    commands = command.add_subparsers(dest="command", required=True, metavar="command")
+    run = commands.add_parser("run", help="run the pipeline; finished stages are reused")
+    run.add_argument("--profile", help=f"one of: {', '.join(PROFILES)}")
+    run.add_argument("--config", metavar="FILE", help="settings as JSON, laid over the profile's")
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one setting, such as ppo.kl_coef=0.1; may be given often",
+    )
+    stages = list(plan.OUTPUTS)
+    help_from = "make this stage and all later ones again"
+    run.add_argument("--from", dest="from_stage", choices=stages, default="", help=help_from)
+    help_until = "stop after this stage"
+    run.add_argument("--until", dest="until_stage", choices=stages, default="", help=help_until)
+    run.add_argument("--fresh", action="store_true", help="make all stages again")
+    help_up = "start the Prefect and MLflow servers and serve the deployments"
+    commands.add_parser("up", help=help_up)
+    return command
+
+
+def _setting(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {text}: must be KEY=VALUE, such as ppo.kl_coef=0.1")
+    return key.strip(), value
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--config {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"--config {path}: no valid JSON: {error}") from None
+
+
+def _write_resolved(config: PipelineConfig) -> Path:
+    folder = data_root() / "runs" / "configs"
+    folder.mkdir(parents=True, exist_ok=True)
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = folder / f"{config.profile}-{now}.json"
+    write_atomically(path, config.model_dump_json(indent=2))
+    return path
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"rlhf: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,223 @@
+"""Which stages a configuration has, what each one needs, and the checks before anything runs."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from flows.environment import CHECKOUT
+from stages.core import config as schema
+from stages.core.artifacts import Artifact, make_artifact
+from stages.core.config import Datasets, DataSource, Frozen, PipelineConfig, StageConfig
+from stages.core.errors import UserError
+from stages.core.sources import expand_sources
+
+StageName = Literal[
+    "collect", "clean", "base_model", "tokenizer", "pretrain",
+    "sft", "reward_model", "ppo", "evaluate",
+]  # fmt: skip
+
+OUTPUTS: dict[str, type[Frozen]] = {
+    "collect": schema.Datasets,
+    "clean": schema.Datasets,
+    "base_model": schema.ModelOutputs,
+    "tokenizer": schema.TokenizerOutputs,
+    "pretrain": schema.ModelOutputs,
+    "sft": schema.SFTOutputs,
+    "reward_model": schema.RewardModelOutputs,
+    "ppo": schema.PPOOutputs,
+    "evaluate": schema.EvaluateOutputs,
+}
+"""All stages in their order, with what each returns."""
+
+DATA_KINDS = ("documents", "sft", "preferences", "prompts")
+NEEDED_DATA = {
+    "tokenizer": ("documents",),
+    "pretrain": ("documents",),
+    "sft": ("sft",),
+    "reward_model": ("preferences", "prompts"),
+    "ppo": ("prompts",),
+}
+Model = TypeVar("Model", bound=Frozen)
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def planned_stages(config: PipelineConfig, until: str = "") -> tuple[str, ...]:
+    """The stages that this configuration runs, up to and including ``until``.
+
+    Raises:
+        UserError: the configuration has no way to a base model, or no stage ``until``.
+    """
+    left_out = {"tokenizer"} if config.base_model.source else {"base_model"}
+    if not config.pretrain.enabled:
+        if not config.base_model.source:
+            raise UserError(
+                "pretrain.enabled is false and base_model.source is empty: give "
+                "base_model.source a model folder, a .gguf file or a hub name"
+            )
+        left_out.add("pretrain")
+    stages = tuple(stage for stage in OUTPUTS if stage not in left_out)
+    return stages[: position(stages, until) + 1] if until else stages
+
+
+def position(stages: tuple[str, ...], stage: str) -> int:
+    """The place of ``stage`` among the planned ``stages``.
+
+    Raises:
+        UserError: it is not among them.
+    """
+    if stage not in stages:
+        raise UserError(f"this run has no stage {stage}; its stages are: {', '.join(stages)}")
+    return stages.index(stage)
+
+
+def stage_config(config: PipelineConfig, stage: str) -> StageConfig:
+    """The section of one stage."""
+    section = getattr(config, stage)
+    assert isinstance(section, StageConfig)
+    return section
+
+
+def check(config: PipelineConfig, stages: tuple[str, ...]) -> None:
+    """Find what is missing before anything runs.
+
+    Raises:
+        UserError: a file of the configuration does not exist, or a planned stage has no data.
+    """
+    for stage in stages:
+        for kind in NEEDED_DATA.get(stage, ()):
+            if not getattr(config.collect, kind).paths:
+                raise UserError(
+                    f"collect.{kind}.paths is empty, but stage {stage} needs this data: give "
+                    f"files, globs or folders with --set collect.{kind}.paths=…"
+                )
+    if not any(getattr(config.collect, kind).paths for kind in DATA_KINDS):
+        raise UserError("collect has no data: set collect.documents.paths or another kind's")
+    _collect_inputs(config)
+    _check_base_model(config)
+    if "evaluate" in stages:
+        for name in config.evaluate.scorers:
+            _scorer_file(config, name)
+
+
+def stage_inputs(
+    stage: str, config: PipelineConfig, outputs: Mapping[str, Frozen]
+) -> tuple[Frozen, tuple[str, ...]]:
+    """A stage's inputs from the ``outputs`` of the stages before it, and the names of the stages
+    they came from.
+
+    Raises:
+        UserError: a file of the user's is gone.
+    """
+    if stage == "collect":
+        return _collect_inputs(config), ()
+    if stage == "clean":
+        return schema.CleanInputs(datasets=_as(Datasets, outputs["collect"])), ("collect",)
+    if stage == "base_model":
+        path = _find(config.base_model.source)
+        source = make_artifact("model", path) if path else None
+        return schema.BaseModelInputs(source=source), ()
+    data = _as(Datasets, outputs["clean"])
+    if stage == "tokenizer":
+        return schema.TokenizerInputs(documents=_given(data.documents)), ("clean",)
+    if stage == "pretrain":
+        if "base_model" in outputs:
+            model = _as(schema.ModelOutputs, outputs["base_model"]).model
+            inputs = schema.PretrainInputs(documents=_given(data.documents), model=model)
+            return inputs, ("clean", "base_model")
+        tokenizer = _as(schema.TokenizerOutputs, outputs["tokenizer"]).tokenizer
+        inputs = schema.PretrainInputs(documents=_given(data.documents), tokenizer=tokenizer)
+        return inputs, ("clean", "tokenizer")
+    base_stage = "pretrain" if "pretrain" in outputs else "base_model"
+    base = _as(schema.ModelOutputs, outputs[base_stage]).model
+    if stage == "sft":
+        return schema.SFTInputs(model=base, sft=_given(data.sft)), ("clean", base_stage)
+    sft = _as(schema.SFTOutputs, outputs["sft"]).model
+    if stage == "reward_model":
+        reward_model_inputs = schema.RewardModelInputs(
+            model=sft, preferences=_given(data.preferences), prompts=_given(data.prompts)
+        )
+        return reward_model_inputs, ("clean", "sft")
+    reward_model = _as(schema.RewardModelOutputs, outputs["reward_model"]).reward_model
+    if stage == "ppo":
+        ppo_inputs = schema.PPOInputs(
+            model=sft, reward_model=reward_model, prompts=_given(data.prompts)
+        )
+        return ppo_inputs, ("clean", "sft", "reward_model")
+    ppo = _as(schema.PPOOutputs, outputs["ppo"])
+    evaluate_inputs = schema.EvaluateInputs(
+        base=base,
+        sft=sft,
+        policy=ppo.model,
+        reward_model=reward_model,
+        datasets=data,
+        history=ppo.history,
+        scorers={
+            name: make_artifact("scorer", _scorer_file(config, name))
+            for name in config.evaluate.scorers
+        },
+    )
+    return evaluate_inputs, ("clean", base_stage, "sft", "reward_model", "ppo")
+
+
+# ------------------------------------------------------------------------------------ helpers
+
+
+def _as(kind: type[Model], value: Frozen) -> Model:
+    assert isinstance(value, kind)
+    return value
+
+
+def _given(artifact: Artifact | None) -> Artifact:
+    if artifact is None:
+        raise UserError("the cleaned data lacks a kind that was configured; see the log of clean")
+    return artifact
+
+
+def _collect_inputs(config: PipelineConfig) -> schema.CollectInputs:
+    files: dict[str, tuple[Artifact, ...]] = {}
+    for kind in DATA_KINDS:
+        source: DataSource = getattr(config.collect, kind)
+        name = f"collect.{kind}"
+        if source.held_out_paths and not source.paths:
+            raise UserError(f"{name}.held_out_paths is given without {name}.paths")
+        files[kind] = _expand(source.paths, f"{name}.paths")
+        files[f"{kind}_held_out"] = _expand(source.held_out_paths, f"{name}.held_out_paths")
+    return schema.CollectInputs.model_validate(files)
+
+
+def _expand(paths: tuple[str, ...], setting: str) -> tuple[Artifact, ...]:
+    try:
+        return expand_sources(paths)
+    except UserError as error:
+        raise UserError(f"{setting}: {error}") from None
+
+
+def _find(text: str) -> Path | None:
+    """A file or folder: a relative path counts from the current folder, then from the checkout."""
+    found = (root / Path(text).expanduser() for root in (Path.cwd(), CHECKOUT))
+    return next((path.resolve() for path in found if text and path.exists()), None)
+
+
+def _check_base_model(config: PipelineConfig) -> None:
+    source = config.base_model.source
+    if not source or _find(source):
+        return
+    if not HUB_NAME.fullmatch(source) or source.endswith(".gguf"):
+        raise UserError(f"base_model.source: {source}: no such file or folder, and no hub name")
+    if not config.base_model.revision:
+        raise UserError(
+            f"base_model.source: {source} is a hub name (no such file or folder here): pin it "
+            "with base_model.revision=<commit>"
+        )
+
+
+def _scorer_file(config: PipelineConfig, name: str) -> Path:
+    setting, where = f"evaluate.scorers.{name}", config.evaluate.scorers[name]
+    file, colon, function = where.rpartition(":")
+    if not colon or not function.isidentifier():
+        raise UserError(f"{setting}: {where!r} must be file.py:function")
+    path = _find(file)
+    if path is None or not path.is_file():
+        raise UserError(f"{setting}: {file}: no such file; looked in {Path.cwd()}")
+    return path

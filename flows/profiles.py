@@ -1,0 +1,275 @@
+"""Ready-made configurations, and changes to them by dotted keys.
+
+A profile is derived from another one by ``override``, which validates the whole result again.
+"""
+
+import contextlib
+import difflib
+import json
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from stages.core.config import PipelineConfig
+from stages.core.errors import UserError
+
+SAMPLES = "data/samples"
+
+
+def cpu_demo() -> PipelineConfig:
+    """The embedded data and a model of three million parameters: minutes on two cores."""
+    return PipelineConfig.model_validate(
+        {
+            "profile": "cpu-demo",
+            "compute": {"device": "cpu"},
+            "collect": {
+                kind: {
+                    "paths": [f"{SAMPLES}/{kind}.jsonl"],
+                    "held_out_paths": [f"{SAMPLES}/{kind}_held_out.jsonl"],
+                }
+                for kind in ("documents", "sft", "preferences", "prompts")
+            },
+            "tokenizer": {"vocab_size": 1500},
+            "pretrain": {
+                "model_overrides": {
+                    "hidden_size": 192,
+                    "intermediate_size": 512,
+                    "num_hidden_layers": 6,
+                    "num_attention_heads": 6,
+                    "num_key_value_heads": 6,
+                    "max_position_embeddings": 512,
+                    "tie_word_embeddings": True,
+                },
+                "sequence_length": 256,
+                "num_epochs": 6.0,
+            },
+            "sft": {"num_epochs": 3.0, "max_length": 256, "learning_rate": 1e-3},
+            "reward_model": {"num_epochs": 2.0, "max_length": 256},
+            "ppo": {"total_episodes": 4096, "max_prompt_length": 64, "max_completion_length": 48},
+            "evaluate": {
+                "scorers": {"oracle": f"{SAMPLES}/oracle.py:score"},
+                "max_completion_length": 48,
+            },
+        }
+    )
+
+
+def smollm2() -> PipelineConfig:
+    """A real model of 135M parameters, given with ``base_model.source``, on files of yours."""
+    return PipelineConfig.model_validate(
+        {
+            "profile": "smollm2",
+            "compute": {"micro_batch_size": 4},
+            "pretrain": {"enabled": False},
+            "sft": {"max_length": 512, "max_over_length_share": 0.5, "learning_rate": 5e-4},
+            "reward_model": {
+                "max_length": 768,
+                "max_over_length_share": 0.5,
+                "learning_rate": 3e-4,
+                "max_completion_length": 96,
+            },
+            "ppo": {
+                "total_episodes": 1024,
+                "batch_size": 32,
+                "max_prompt_length": 256,
+                "max_completion_length": 96,
+                "learning_rate": 1e-4,
+            },
+            "evaluate": {"num_prompts": 100, "max_completion_length": 96},
+        }
+    )
+
+
+def single_gpu() -> PipelineConfig:
+    """``smollm2`` at sizes that fill one GPU; bf16 follows from the device."""
+    return override(
+        smollm2(),
+        {
+            "profile": "single-gpu",
+            "compute.device": "cuda",
+            "compute.micro_batch_size": 64,
+            "sft.global_batch_size": 128,
+            "sft.max_length": 1024,
+            "reward_model.global_batch_size": 128,
+            "reward_model.max_length": 1024,
+            "reward_model.max_completion_length": 256,
+            "reward_model.num_statistics_samples": 512,
+            "ppo.total_episodes": 50_000,
+            "ppo.batch_size": 512,
+            "ppo.max_completion_length": 256,
+            "evaluate.num_prompts": 500,
+            "evaluate.max_completion_length": 256,
+        },
+    )
+
+
+PROFILES: dict[str, Callable[[], PipelineConfig]] = {
+    "cpu-demo": cpu_demo,
+    "smollm2": smollm2,
+    "single-gpu": single_gpu,
+}
+
+
+def profile(name: str) -> PipelineConfig:
+    """The profile called ``name``.
+
+    Raises:
+        UserError: there is none; names the nearest.
+    """
+    if name not in PROFILES:
+        near = difflib.get_close_matches(name, PROFILES, n=1, cutoff=0.0)[0]
+        known = ", ".join(PROFILES)
+        raise UserError(f"no profile {name!r}; did you mean {near!r}? There are: {known}")
+    return PROFILES[name]()
+
+
+def override(config: PipelineConfig, changes: Mapping[str, Any]) -> PipelineConfig:
+    """``config`` with the settings at the dotted keys changed, validated as a whole.
+
+    Text is read as JSON where the setting is not text itself: ``"0.1"``, ``"true"``,
+    ``'["a.jsonl"]'``; a single text for a list becomes a list of one.
+
+    Raises:
+        UserError: a key that does not exist (the message names the nearest one), or a value that
+            is not allowed.
+    """
+    data = config.model_dump(mode="json")
+    for key, value in changes.items():
+        _refuse_section_seed(key)
+        _set(data, key, value)
+    return validated(data, changes)
+
+
+def validated(data: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> PipelineConfig:
+    """The configuration in ``data``, as it came out of JSON.
+
+    Raises:
+        UserError: one line on the first fault: the setting, its value, and what is allowed.
+    """
+    try:
+        return PipelineConfig.model_validate(data)
+    except ValidationError as error:
+        raise UserError(_first_fault(error, changes or {})) from None
+
+
+def merged(config: PipelineConfig, data: Mapping[str, Any]) -> PipelineConfig:
+    """``config`` with the settings in ``data``, which may be a part of a configuration.
+
+    Raises:
+        UserError: as ``override``.
+    """
+    changes = dict(_leaves(PipelineConfig, data))
+    seed = changes.get("seed", config.seed)
+    # A resolved configuration repeats the seed in its sections.
+    shared = {key for key, value in changes.items() if _is_section_seed(key) and value == seed}
+    return override(config, {key: changes[key] for key in changes.keys() - shared})
+
+
+# ------------------------------------------------------------------------------------ helpers
+
+
+def known_keys(model: type[BaseModel] = PipelineConfig, prefix: str = "") -> Iterator[str]:
+    """Every dotted key that can be set, sections left out."""
+    for name, field in model.model_fields.items():
+        section = _section(field.annotation)
+        if section is None:
+            yield prefix + name
+        else:
+            yield from known_keys(section, f"{prefix}{name}.")
+
+
+def _set(data: dict[str, Any], key: str, value: Any) -> None:
+    """Put ``value`` at the dotted ``key``, which may end inside a setting that is a table."""
+    model: type[BaseModel] = PipelineConfig
+    place = data
+    parts = key.split(".")
+    for position, part in enumerate(parts):
+        field = model.model_fields.get(part)
+        if field is None:
+            raise UserError(_unknown(key))
+        rest = parts[position + 1 :]
+        section = _section(field.annotation)
+        if section is not None:
+            if not rest:
+                raise UserError(_whole_section(key, section))
+            model, place = section, place[part]
+        elif rest and typing.get_origin(field.annotation) is dict:
+            entry = ".".join(rest)
+            kind = typing.get_args(field.annotation)[1]
+            place[part] = place[part] | {entry: _parsed(value, kind)}
+            return
+        elif rest:
+            raise UserError(_unknown(key))
+        else:
+            place[part] = _parsed(value, field.annotation)
+
+
+def _parsed(value: Any, annotation: Any) -> Any:
+    if isinstance(value, str) and annotation is not str:
+        with contextlib.suppress(ValueError):
+            value = json.loads(value)
+    is_list = typing.get_origin(annotation) in (tuple, list)
+    return [value] if is_list and isinstance(value, str) else value
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, types.GenericAlias) or not isinstance(annotation, type):
+        return None
+    return annotation if issubclass(annotation, BaseModel) else None
+
+
+def _leaves(model: type[BaseModel], data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(data, Mapping):
+        name = prefix.rstrip(".") or "the configuration"
+        raise UserError(f"{name} must be a table of settings, not {data!r}")
+    for name, value in data.items():
+        field = model.model_fields.get(name)
+        section = _section(field.annotation) if field else None
+        if section is not None:
+            yield from _leaves(section, value, f"{prefix}{name}.")
+        elif field is None and isinstance(value, Mapping) and value:
+            yield f"{prefix}{name}.{next(iter(value))}", value  # refused under its whole name
+        else:
+            yield prefix + name, value
+
+
+def _is_section_seed(key: str) -> bool:
+    return key.endswith(".seed") and key in known_keys()
+
+
+def _refuse_section_seed(key: str) -> None:
+    if _is_section_seed(key):
+        raise UserError(f"{key} cannot be set by itself: set seed, which all stages share")
+
+
+def _unknown(key: str) -> str:
+    """The message on a misspelt key. The last part counts twice, since a right name in a wrong
+    section is the likelier mistake."""
+    last = key.rpartition(".")[2]
+
+    def likeness(known: str) -> float:
+        whole = difflib.SequenceMatcher(None, key, known).ratio()
+        return whole + 2 * difflib.SequenceMatcher(None, last, known.rpartition(".")[2]).ratio()
+
+    candidates = [known for known in known_keys() if not _is_section_seed(known)]
+    return f"no setting {key!r}; did you mean {max(candidates, key=likeness)!r}?"
+
+
+def _whole_section(key: str, section: type[BaseModel]) -> str:
+    names = ", ".join(f"{key}.{name}" for name in list(section.model_fields)[:3])
+    return f"{key} is a section; set its settings one by one: {names}, …"
+
+
+def _first_fault(error: ValidationError, changes: Mapping[str, Any]) -> str:
+    fault = error.errors()[0]
+    setting = ".".join(str(part) for part in fault["loc"])
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        return _unknown(setting)
+    if isinstance(fault["input"], Mapping):  # a rule over several settings of a section
+        return f"{setting}: {message}" if setting else message
+    shown = changes.get(setting, fault["input"])
+    return f"{setting} = {shown!r} is not allowed: {message[:1].lower()}{message[1:]}"

@@ -1,0 +1,257 @@
+"""Local Prefect and MLflow servers on the loopback interface: start, wait, find again, stop."""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from flows.environment import CHECKOUT, mlflow_folder, prefect_folder
+from stages.core.artifacts import write_atomically
+from stages.core.errors import UserError
+
+HOST = "127.0.0.1"
+START_TIMEOUT_SECONDS = 120.0
+STOP_TIMEOUT_SECONDS = 10.0
+RECORD_TIMEOUT_SECONDS = 30.0
+PREFECT_PORT = 4200
+MLFLOW_PORT = 5000
+STANDING_FILE = "server.json"
+TERMINAL_STATES = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+# Nothing is scheduled, triggered or late on a server that lives for one run.
+NO_NEEDLESS_SERVICES = {
+    f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false"
+    for service in ("SCHEDULER", "LATE_RUNS", "FOREMAN", "TRIGGERS", "PAUSE_EXPIRATIONS",
+                    "CANCELLATION_CLEANUP", "REPOSSESSOR")
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that this process started."""
+
+    name: str
+    url: str
+    health_path: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The servers of a running ``rlhf up``, as it recorded them."""
+
+    pid: int
+    started: float
+    prefect_url: str
+    mlflow_url: str
+
+
+# -------------------------------------------------------------------------------------- start
+
+
+def start_prefect(port: int = 0, *, standing: bool = False) -> Server:
+    """Start a Prefect server; call ``wait_until_healthy`` before using it.
+
+    Args:
+        port: the wanted port; another one is taken when it is 0 or occupied.
+        standing: with all services, such as the scheduler; else only what one run needs.
+    """
+    port = free_port(port)
+    environment = {
+        "PREFECT_HOME": str(prefect_folder()),
+        # Without these two the UI calls port 4200, and its files go to the installed package.
+        "PREFECT_SERVER_UI_API_URL": "/api",
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(prefect_folder() / "ui"),
+        # The server has no authentication: at least no other web page may read its answers.
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+        # The process serves one app, so the framework may skip copies of its route tables.
+        "PREFECT__SERVER_FINAL": "1",
+        **({} if standing else NO_NEEDLESS_SERVICES),
+    }
+    # uvicorn directly: Prefect's command line would cost another two seconds of imports.
+    app = ["--factory", "prefect.server.api.server:create_app", "--log-level", "warning"]
+    # An open UI page must not hold the server up when it is to stop.
+    app += ["--timeout-graceful-shutdown", "3"]
+    command = ["-m", "uvicorn", *app, "--host", HOST, "--port", str(port), "--lifespan", "on"]
+    log = prefect_folder() / "server.log"
+    process = spawn(command, log, environment, without=("PREFECT_API_URL",))
+    return Server("Prefect", f"http://{HOST}:{port}", "/api/health", log, process)
+
+
+def start_mlflow(port: int = 0) -> Server:
+    """Start a server for the MLflow UI on the local database and artifacts."""
+    port = free_port(port)
+    folder = mlflow_folder()
+    store = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    artifacts = ["--artifacts-destination", str(folder / "artifacts")]
+    address = ["--host", HOST, "--port", str(port), "--workers", "1"]
+    # Background jobs are for judges; they would be two more processes.
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    log = folder / "server.log"
+    process = spawn(["-m", "mlflow", "server", *store, *artifacts, *address], log, environment)
+    return Server("MLflow", f"http://{HOST}:{port}", "/health", log, process)
+
+
+def spawn(
+    arguments: list[str],
+    log: Path,
+    environment: Mapping[str, str],
+    without: tuple[str, ...] = (),
+) -> subprocess.Popen[bytes]:
+    """Start Python with ``arguments`` in a process group of its own that dies with this process.
+
+    Call it from the main thread: Linux ties the death signal to the thread that starts.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    inherited = {name: value for name, value in os.environ.items() if name not in without}
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            cwd=CHECKOUT,
+            env={**inherited, "PYTHONUNBUFFERED": "1", **environment},
+            start_new_session=True,
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+
+
+def wait_until_healthy(server: Server, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
+    """Wait for the server's first healthy answer.
+
+    Raises:
+        UserError: it ended or did not answer in time; names its log.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while not is_healthy(server.url + server.health_path):
+        if server.process.poll() is not None:
+            raise UserError(f"the {server.name} server ended at its start; see {server.log}")
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"the {server.name} server did not answer within {timeout_seconds:.0f} s; "
+                f"see {server.log}"
+            )
+        time.sleep(0.1)
+
+
+def is_healthy(url: str) -> bool:
+    """Whether ``url`` answers with success within two seconds."""
+    try:
+        return httpx.get(url, timeout=2.0, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def free_port(wanted: int = 0) -> int:
+    """``wanted`` where it is free on the loopback interface, else a free port."""
+    for port in (wanted, 0):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+            # As the servers do: a port whose last connections linger is free.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                listener.bind((HOST, port))
+                return int(listener.getsockname()[1])
+    raise UserError(f"no free port on {HOST}")
+
+
+# --------------------------------------------------------------------------------------- stop
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End the process and its whole group: kindly first, then for certain."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_TIMEOUT_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextlib.contextmanager
+def stopped_at_exit(server: Server) -> Iterator[Server]:
+    """Stop the server when the block is left."""
+    try:
+        yield server
+    finally:
+        stop(server.process)
+
+
+def wait_until_recorded(api_url: str, flow_run_id: str, num_task_runs: int) -> bool:
+    """Wait until the server has stored the final states of the flow run's task runs.
+
+    They arrive as events and are kept in memory first: a server stopped too early loses them.
+
+    Returns:
+        Whether all were stored in time.
+    """
+    deadline = time.monotonic() + RECORD_TIMEOUT_SECONDS
+    body = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
+    while time.monotonic() < deadline:
+        try:
+            answer = httpx.post(f"{api_url}/task_runs/filter", json=body, trust_env=False)
+            runs = answer.raise_for_status().json()
+        except httpx.HTTPError:
+            runs = []
+        ended = sum(run["state_type"] in TERMINAL_STATES for run in runs)
+        if ended >= num_task_runs and ended == len(runs):
+            return True
+        time.sleep(0.2)
+    return False
+
+
+# ------------------------------------------------------------------------------ find again
+
+
+def standing_servers() -> Standing | None:
+    """The servers of an ``rlhf up`` that is alive, else None."""
+    try:
+        record = json.loads((prefect_folder() / STANDING_FILE).read_text(encoding="utf-8"))
+        standing = Standing(**record)
+        # A process number may have been given to another process since.
+        age_matches = abs(psutil.Process(standing.pid).create_time() - standing.started) < 1.0
+    except (OSError, ValueError, TypeError, psutil.Error):
+        return None
+    alive = age_matches and is_healthy(f"{standing.prefect_url}/api/health")
+    return standing if alive else None
+
+
+@contextlib.contextmanager
+def recorded(prefect_url: str, mlflow_url: str) -> Iterator[Standing]:
+    """Record this process's servers for others to find, until the block is left."""
+    path = prefect_folder() / STANDING_FILE
+    started = psutil.Process().create_time()
+    standing = Standing(os.getpid(), started, prefect_url, mlflow_url)
+    write_atomically(path, json.dumps(asdict(standing)))
+    try:
+        yield standing
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def mlflow_address() -> str:
+    """Address of the MLflow UI: the user's server, that of ``rlhf up``, or where it would be."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if uri.startswith("http"):
+        return uri.rstrip("/")
+    standing = standing_servers()
+    return standing.mlflow_url if standing else f"http://{HOST}:{MLFLOW_PORT}"
+
+
+def _die_with_parent() -> None:
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)

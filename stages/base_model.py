@@ -1,0 +1,69 @@
+"""Bring a model: a hub name, a local folder or a GGUF file becomes a model folder of the run."""
+
+import os
+from pathlib import Path
+
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from stages.core import tracking
+from stages.core.artifacts import make_artifact
+from stages.core.chat import PLAIN_CHAT_TEMPLATE
+from stages.core.config import BaseModelConfig, BaseModelInputs, Compute, ModelOutputs
+from stages.core.errors import UserError
+from stages.core.models import load_tokenizer, save_model
+
+
+def run(
+    config: BaseModelConfig, inputs: BaseModelInputs, compute: Compute, out_dir: Path
+) -> tuple[ModelOutputs, dict[str, float]]:
+    """Load the model, dequantised if it is a GGUF file, and save it with its tokenizer.
+
+    A tokenizer without chat template gets a plain-text one, so that the template travels with the
+    model from here on.
+
+    Raises:
+        UserError: the source cannot be read, or a hub name has no pinned revision.
+    """
+    tracking.report_progress(0, 2)
+    where = _from_pretrained_arguments(config, inputs)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+        tracking.report_progress(1, 2)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(**where, dtype="auto")
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"base_model.source = {config.source}: cannot be loaded: {reason}"
+        ) from error
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = PLAIN_CHAT_TEMPLATE
+    if model.config.model_type and getattr(model.config, "quantization_config", None) is not None:
+        raise UserError(
+            f"base_model.source = {config.source}: is quantised; give unquantised weights or a GGUF"
+        )
+    folder = out_dir / "model"
+    save_model(model, tokenizer, folder)
+    load_tokenizer(folder)  # refuses one without EOS
+    tracking.report_progress(2, 2)
+    metrics = {
+        "num_parameters": float(model.num_parameters()),
+        "vocab_size": float(len(tokenizer)),
+    }
+    return ModelOutputs(model=make_artifact("model", folder)), metrics
+
+
+def _from_pretrained_arguments(config: BaseModelConfig, inputs: BaseModelInputs) -> dict[str, str]:
+    if inputs.source is None:
+        if not config.revision:
+            raise UserError(
+                f"base_model.source = {config.source} is a hub name (no such file or folder here): "
+                "pin it with base_model.revision=<commit>"
+            )
+        return {"pretrained_model_name_or_path": config.source, "revision": config.revision}
+    path = inputs.source.locate()
+    if path.is_file():
+        return {
+            "pretrained_model_name_or_path": os.fspath(path.parent),
+            "gguf_file": path.name,
+        }
+    return {"pretrained_model_name_or_path": os.fspath(path)}

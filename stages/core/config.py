@@ -1,0 +1,503 @@
+"""Every knob of the pipeline on one page: the configuration, inputs and outputs of each stage.
+
+All models are frozen and refuse unknown keys. The text under an attribute is its description in
+Prefect's run form.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from stages.core.artifacts import Artifact
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Frozen(BaseModel):
+    """Immutable, and a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class StageConfig(Frozen):
+    """Base of the stage configurations. ``version`` is bumped when a stage's behaviour changes, so
+    that results of the old behaviour are not reused."""
+
+    stage: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+
+
+class Compute(Frozen):
+    """Where a stage runs. Recorded beside the result, but not part of its key: the global batch is
+    fixed by the stage's configuration and the accumulation follows from the micro batch."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device of the training stages; auto takes a GPU when there is one."""
+    num_processes: PositiveInt = 1
+    """Ranks of a training stage; more than 1 needs as many GPUs."""
+    micro_batch_size: PositiveInt = 16
+    """Sequences that go through a model at once; lower it when memory runs out."""
+    num_threads: Count = 0
+    """CPU threads of a stage; 0 takes all cores."""
+
+
+# ------------------------------------------------------------------------------------------- data
+
+
+class DataSource(Frozen):
+    """Where one kind of data comes from. No paths: this kind of data is not used."""
+
+    paths: tuple[str, ...] = ()
+    """Files, globs or folders: JSONL, Parquet, CSV, TSV, text, Markdown; plain, .gz or .zst."""
+    held_out_paths: tuple[str, ...] = ()
+    """The same for held-out data; none: a share of the training data is held out."""
+    held_out_share: Share = 0.05
+    """Share of the prompts (or documents) held out where no held-out paths are given."""
+    columns: dict[str, str] = {}
+    """Our column name → the files' column name, where they differ (completion: response)."""
+    max_records: Count = 0
+    """Take this many training records, chosen at random; 0 takes all."""
+    max_held_out_records: Count = 0
+    """The same for held-out records."""
+
+
+class CollectConfig(StageConfig):
+    """Read the user's files into JSONL of one schema each; bad records go to rejects.jsonl."""
+
+    stage: ClassVar[str] = "collect"
+    documents: DataSource = DataSource()
+    """Text to pretrain on: column text."""
+    sft: DataSource = DataSource()
+    """Demonstrations: columns prompt and completion, or messages."""
+    preferences: DataSource = DataSource()
+    """Pairs: columns prompt, chosen, rejected; or chosen and rejected as whole dialogues."""
+    prompts: DataSource = DataSource()
+    """Prompts for PPO and for the evaluation: column prompt."""
+    max_reject_share: Share = 0.05
+    """Fail when a larger share of one kind's records is unusable."""
+
+
+class CollectInputs(Frozen):
+    """The user's files by data kind, expanded from the configured paths."""
+
+    documents: tuple[Artifact, ...] = ()
+    documents_held_out: tuple[Artifact, ...] = ()
+    sft: tuple[Artifact, ...] = ()
+    sft_held_out: tuple[Artifact, ...] = ()
+    preferences: tuple[Artifact, ...] = ()
+    preferences_held_out: tuple[Artifact, ...] = ()
+    prompts: tuple[Artifact, ...] = ()
+    prompts_held_out: tuple[Artifact, ...] = ()
+
+
+class Datasets(Frozen):
+    """One folder for each kind of data, holding train.jsonl and held_out.jsonl."""
+
+    documents: Artifact | None = None
+    sft: Artifact | None = None
+    preferences: Artifact | None = None
+    prompts: Artifact | None = None
+
+
+class CleanConfig(StageConfig):
+    """Repair, filter, deduplicate and redact; removed records go to rejects.jsonl."""
+
+    stage: ClassVar[str] = "clean"
+    repair_text: bool = True
+    """Mend mojibake and normalise Unicode to NFC."""
+    remove_duplicates: bool = True
+    """Keep the first of equal records, and no training record that is also held out."""
+    min_document_characters: Count = 40
+    """Shorter documents are removed."""
+    max_record_characters: PositiveInt = 1_000_000
+    """Longer records are removed."""
+    max_symbol_share: Share = 0.4
+    """Documents with a larger share of characters that are neither letters, digits nor spaces are
+    removed as junk."""
+    redact: tuple[Literal["email", "phone", "ip_address", "credit_card"], ...] = (
+        "email",
+        "phone",
+        "ip_address",
+        "credit_card",
+    )
+    """Personal data replaced by a placeholder such as [EMAIL]."""
+    max_reject_share: Share = 0.5
+    """Fail when a larger share of one kind's records is removed."""
+
+
+class CleanInputs(Frozen):
+    """What collect returned."""
+
+    datasets: Datasets
+
+
+# ----------------------------------------------------------------------------------------- models
+
+
+class BaseModelConfig(StageConfig):
+    """Bring a model instead of pretraining one."""
+
+    stage: ClassVar[str] = "base_model"
+    source: str = ""
+    """Hub name, local folder or .gguf file; empty: train a tokenizer and pretrain from scratch."""
+    revision: str = ""
+    """Commit of the hub repository; required for a hub name."""
+
+
+class BaseModelInputs(Frozen):
+    """The local folder or GGUF file, where the source is one."""
+
+    source: Artifact | None = None
+
+
+class ModelOutputs(Frozen):
+    """A model folder in transformers' format, tokenizer included."""
+
+    model: Artifact
+
+
+class TokenizerConfig(StageConfig):
+    """Byte-level BPE with the chat special tokens; skipped when a model brings its own."""
+
+    stage: ClassVar[str] = "tokenizer"
+    vocab_size: Annotated[int, Field(ge=300)] = 32_000
+    """Upper limit of the vocabulary, the 256 bytes and the special tokens included."""
+    min_frequency: PositiveInt = 2
+    """Merge only pairs seen this often."""
+
+
+class TokenizerInputs(Frozen):
+    """The documents to learn the merges from."""
+
+    documents: Artifact
+
+
+class TokenizerOutputs(Frozen):
+    """A tokenizer folder in transformers' format."""
+
+    tokenizer: Artifact
+
+
+class TrainingConfig(StageConfig):
+    """What the supervised training stages have in common."""
+
+    learning_rate: Positive
+    """Peak learning rate of AdamW."""
+    warmup_share: Share = 0.05
+    """Share of the steps over which the learning rate rises linearly; then it falls as a cosine."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay of AdamW."""
+    max_grad_norm: Positive = 1.0
+    """Gradients are clipped to this norm."""
+    global_batch_size: PositiveInt
+    """Sequences in one optimizer step, over all ranks and micro batches."""
+    num_epochs: Positive = 1.0
+    """Passes over the training data."""
+    eval_steps: PositiveInt = 100
+    """Optimizer steps between evaluations on held-out data."""
+    save_steps: PositiveInt = 100
+    """Optimizer steps between checkpoints; a multiple of eval_steps for early stopping."""
+    seed: Count = 0
+    """Seed of everything random in this stage; the pipeline sets it to its own."""
+
+
+class PretrainConfig(TrainingConfig):
+    """Causal language modelling on packed documents, from scratch or from a given model."""
+
+    stage: ClassVar[str] = "pretrain"
+    enabled: bool = True
+    """With a given base model: whether to continue pretraining it on the documents."""
+    model_type: str = "llama"
+    """Architecture of a model from scratch: any model type of transformers' AutoConfig."""
+    model_overrides: dict[str, int | float | bool | str] = {
+        "hidden_size": 256,
+        "intermediate_size": 688,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "tie_word_embeddings": True,
+    }
+    """Fields of the architecture's configuration class."""
+    sequence_length: PositiveInt = 256
+    """Tokens of one packed training sequence."""
+    learning_rate: Positive = 2e-3
+    """Peak learning rate of AdamW."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Decoupled weight decay of AdamW."""
+    global_batch_size: PositiveInt = 32
+    """Packed sequences in one optimizer step, over all ranks and micro batches."""
+    max_steps: Count = 0
+    """Optimizer steps; 0 follows num_epochs."""
+    num_samples: Count = 4
+    """Texts sampled at each evaluation."""
+
+
+class PretrainInputs(Frozen):
+    """Documents and either a tokenizer (from scratch) or a model (continued)."""
+
+    documents: Artifact
+    tokenizer: Artifact | None = None
+    model: Artifact | None = None
+
+
+class LoRAConfig(Frozen):
+    """Low-rank adapters (LoRA, section 4.1) on all linear layers of the backbone."""
+
+    rank: PositiveInt = 16
+    """Rank of the update of each weight matrix."""
+    alpha: PositiveInt = 32
+    """The update is scaled by alpha / rank."""
+    dropout: Share = 0.0
+    """Dropout on the adapters' input, supervised stages only."""
+
+
+class SFTConfig(TrainingConfig):
+    """Supervised fine-tuning on demonstrations; the loss is on the completions only."""
+
+    stage: ClassVar[str] = "sft"
+    lora: LoRAConfig = LoRAConfig()
+    """The adapter that is trained."""
+    learning_rate: Positive = 2e-4
+    """Peak learning rate of AdamW."""
+    global_batch_size: PositiveInt = 32
+    """Demonstrations in one optimizer step, over all ranks and micro batches."""
+    max_length: PositiveInt = 512
+    """Longest record in tokens, prompt and completion together."""
+    over_length: Literal["drop", "truncate"] = "drop"
+    """What happens to longer records; truncated ones lose their end and never teach EOS."""
+    max_over_length_share: Share = 0.1
+    """Fail when a larger share of the records is over-long."""
+    early_stopping_patience: Count = 3
+    """Stop after this many evaluations without a better held-out loss; 0 never stops early."""
+
+
+class SFTInputs(Frozen):
+    """The base model and the demonstrations."""
+
+    model: Artifact
+    sft: Artifact
+
+
+class SFTOutputs(Frozen):
+    """The LoRA adapter, and the model with the adapter merged into it."""
+
+    adapter: Artifact
+    model: Artifact
+
+
+class RewardModelConfig(TrainingConfig):
+    """Bradley–Terry reward model: LoRA adapter and score head on the merged SFT model."""
+
+    stage: ClassVar[str] = "reward_model"
+    lora: LoRAConfig = LoRAConfig()
+    """The adapter that is trained, the score head beside it."""
+    learning_rate: Positive = 5e-4
+    """Peak learning rate of AdamW."""
+    global_batch_size: PositiveInt = 32
+    """Pairs in one optimizer step, over all ranks and micro batches."""
+    max_length: PositiveInt = 512
+    """Longest prompt and reply in tokens; pairs with a longer side are dropped and counted."""
+    max_over_length_share: Share = 0.1
+    """Fail when a larger share of the pairs is over-long."""
+    use_margin: bool = False
+    """Subtract the column margin from the score difference in the loss (Llama 2, section 3.2.2)."""
+    center_rewards_coefficient: Annotated[float, Field(ge=0)] = 0.01
+    """Weight of the squared sum of both scores, which keeps scores near zero (Eisenstein et al.
+    2023, section 2)."""
+    num_statistics_samples: PositiveInt = 256
+    """Replies of the SFT model over which the score's mean and standard deviation are taken."""
+    max_completion_length: PositiveInt = 64
+    """Longest of those replies, in tokens."""
+
+
+class RewardModelInputs(Frozen):
+    """The merged SFT model, the pairs, and prompts for the score statistics."""
+
+    model: Artifact
+    preferences: Artifact
+    prompts: Artifact
+
+
+class RewardModelOutputs(Frozen):
+    """Adapter, score head, statistics and probes in one folder."""
+
+    reward_model: Artifact
+
+
+class PPOConfig(StageConfig):
+    """Proximal policy optimisation against the reward model, with a KL penalty to the SFT model.
+
+    Names of knobs and metrics follow TRL."""
+
+    stage: ClassVar[str] = "ppo"
+    lora: LoRAConfig = LoRAConfig()
+    """The policy's adapter; the value model has one of the same size."""
+    total_episodes: PositiveInt = 4096
+    """Replies sampled and learned from, in all."""
+    batch_size: PositiveInt = 64
+    """Replies per update (rollout)."""
+    num_mini_batches: PositiveInt = 4
+    """Optimizer steps per epoch: each sees batch_size / num_mini_batches replies."""
+    num_ppo_epochs: PositiveInt = 2
+    """Passes over each rollout."""
+    max_prompt_length: PositiveInt = 256
+    """Longer prompts are dropped and counted, tokens."""
+    max_completion_length: PositiveInt = 64
+    """Longest reply, tokens."""
+    temperature: Positive = 1.0
+    """Sampling temperature; all log-probabilities are taken at it."""
+    learning_rate: Positive = 3e-4
+    """AdamW learning rate of the policy's adapter."""
+    value_learning_rate: Positive = 1e-3
+    """AdamW learning rate of the value model's adapter and head."""
+    adam_epsilon: Positive = 1e-5
+    """Epsilon of AdamW (Huang et al. 2022, detail 3)."""
+    warmup_share: Share = 0.05
+    """Share of the updates over which the learning rates rise; then they fall linearly."""
+    max_grad_norm: Positive = 1.0
+    """Gradients are clipped to this norm."""
+    kl_coef: Annotated[float, Field(ge=0)] = 0.05
+    """Weight of the per-token KL penalty to the SFT model inside the reward."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k1"
+    """Estimator of the per-token KL inside the reward (Schulman 2020)."""
+    cliprange: Positive = 0.2
+    """Clip range of the policy ratio."""
+    cliprange_value: Positive = 0.2
+    """Clip range of the value prediction."""
+    vf_coef: Positive = 0.1
+    """Weight of the value loss."""
+    gamma: Share = 1.0
+    """Discount factor."""
+    lam: Share = 0.95
+    """Lambda of generalised advantage estimation."""
+    whiten_rewards: bool = False
+    """Scale the per-token rewards to unit variance."""
+    whiten_advantages: bool = True
+    """Normalise the advantages over the valid tokens of the rollout."""
+    normalize_scores: bool = True
+    """Subtract the reward model's mean score on SFT samples and divide by its deviation."""
+    clip_score: Positive = 5.0
+    """Scores are clipped to ± this after normalisation."""
+    missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0
+    """Subtracted from the score of a reply that did not end within max_completion_length."""
+    kl_ceiling: Positive = 30.0
+    """Stop, keeping the last update below it, when the mean KL of a reply exceeds this, nats."""
+    sample_updates: PositiveInt = 10
+    """Updates between tables of samples."""
+    save_updates: PositiveInt = 10
+    """Updates between checkpoints."""
+    seed: Count = 0
+    """Seed of everything random in this stage; the pipeline sets it to its own."""
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        if self.batch_size % self.num_mini_batches:
+            raise ValueError(
+                f"batch_size ({self.batch_size}) must be divisible by num_mini_batches "
+                f"({self.num_mini_batches})"
+            )
+        if self.total_episodes < self.batch_size:
+            raise ValueError(
+                f"total_episodes ({self.total_episodes}) must be at least batch_size "
+                f"({self.batch_size})"
+            )
+        return self
+
+
+class PPOInputs(Frozen):
+    """The merged SFT model (policy start and reference), the reward model and the prompts."""
+
+    model: Artifact
+    reward_model: Artifact
+    prompts: Artifact
+
+
+class PPOOutputs(Frozen):
+    """The policy's adapter on the SFT model, and the model with the adapter merged into it."""
+
+    adapter: Artifact
+    model: Artifact
+    history: Artifact
+    """JSONL, one line an update: episodes, score, KL, reply length, share ending in EOS."""
+
+
+class EvaluateConfig(StageConfig):
+    """Base, SFT model and policy side by side on held-out data; writes the report."""
+
+    stage: ClassVar[str] = "evaluate"
+    scorers: dict[str, str] = {}
+    """Further scorers by name: file.py:function, called with (prompts, completions)."""
+    num_prompts: PositiveInt = 200
+    """Held-out prompts that each model answers."""
+    max_completion_length: PositiveInt = 64
+    """Longest reply, tokens."""
+    temperature: Positive = 1.0
+    """Sampling temperature of the replies."""
+    max_held_out_records: PositiveInt = 500
+    """Held-out documents, demonstrations and pairs used for the losses and the accuracy."""
+    num_bootstrap_samples: PositiveInt = 2000
+    """Resamples behind each 95 % interval."""
+    num_samples_shown: Count = 20
+    """Prompts whose replies stand side by side in the report, chosen by the seed."""
+    seed: Count = 0
+    """Seed of everything random in this stage; the pipeline sets it to its own."""
+
+
+class EvaluateInputs(Frozen):
+    """The three models, the reward model, the held-out data, and the scorers' source files."""
+
+    base: Artifact
+    sft: Artifact
+    policy: Artifact
+    reward_model: Artifact
+    datasets: Datasets
+    history: Artifact
+    scorers: dict[str, Artifact] = {}
+
+
+class EvaluateOutputs(Frozen):
+    """report.md, report.html, the plots and the tables behind them."""
+
+    report: Artifact
+
+
+# --------------------------------------------------------------------------------------- pipeline
+
+
+class PipelineConfig(Frozen):
+    """One run of the whole chain."""
+
+    profile: str = "custom"
+    """Name of the run's MLflow experiment."""
+    seed: Count = 0
+    """Seed of every stage that draws at random."""
+    compute: Compute = Compute()
+    collect: CollectConfig = CollectConfig()
+    clean: CleanConfig = CleanConfig()
+    base_model: BaseModelConfig = BaseModelConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    sft: SFTConfig = SFTConfig()
+    reward_model: RewardModelConfig = RewardModelConfig()
+    ppo: PPOConfig = PPOConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share_seed(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        seed = data.get("seed", 0)
+        seeded: dict[str, Any] = {}
+        for name, field in cls.model_fields.items():
+            section = data.get(name, {})
+            if isinstance(section, BaseModel):
+                section = section.model_dump()
+            if "seed" in getattr(field.annotation, "model_fields", {}) and isinstance(
+                section, dict
+            ):
+                seeded[name] = section | {"seed": seed}
+        return data | seeded

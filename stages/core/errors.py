@@ -1,0 +1,13 @@
+"""The two ways in which a stage ends without a result."""
+
+
+class UserError(Exception):
+    """Something that only the user can mend: bad data, a setting, a full disk.
+
+    The message is one line that names the file and line, or the setting, and the cure. It is shown
+    as it is, without a traceback, and is never retried. Exit code 2.
+    """
+
+
+class StageCrashedError(Exception):
+    """A stage's process ended without a result: killed, out of memory, a defect. Worth a retry."""

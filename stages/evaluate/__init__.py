@@ -1,0 +1,108 @@
+"""Base, SFT model and policy side by side on held-out data; writes the report card."""
+
+import json
+import random
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stages.core import tracking
+from stages.core.artifacts import make_artifact
+from stages.core.chat import prompt_text
+from stages.core.config import Compute, EvaluateConfig, EvaluateInputs, EvaluateOutputs
+from stages.core.errors import UserError
+from stages.core.scoring import Scorer, load_function_scorer
+from stages.evaluate import plots
+from stages.evaluate.comparison import (
+    MODELS,
+    REWARD_MODEL,
+    Figures,
+    Measurements,
+    compare,
+    flat_metrics,
+    reply_rows,
+)
+from stages.evaluate.measure import measure
+from stages.evaluate.report import write_report
+
+FIGURE_NAMES = frozenset(
+    ("score", "score_normalized", "kl", "length", "eos_rate", "distinct_1", "distinct_2",
+     "bits_per_byte", "sft_loss", "length_baseline", "win_rate", REWARD_MODEL)
+)  # fmt: skip
+"""Metrics begin with these or with a scorer's name, which must therefore differ."""
+
+
+def run(
+    config: EvaluateConfig, inputs: EvaluateInputs, compute: Compute, out_dir: Path
+) -> tuple[EvaluateOutputs, dict[str, float]]:
+    """Measure the three models, write ``report/`` and return every figure under a flat name.
+
+    Raises:
+        UserError: no held-out prompts, tokenizers that differ, a scorer that fails, a reward model
+            that does not fit the SFT model.
+    """
+    scorers = load_scorers(config, inputs)
+    measured = measure(config, inputs, compute, scorers)
+    figures = compare(
+        measured, num_bootstrap_samples=config.num_bootstrap_samples, seed=config.seed
+    )
+    metrics = flat_metrics(measured, figures)
+    folder = out_dir / "report"
+    _write(folder, config, measured, figures, metrics)
+    return EvaluateOutputs(report=make_artifact("report", folder)), metrics
+
+
+def load_scorers(config: EvaluateConfig, inputs: EvaluateInputs) -> dict[str, Scorer]:
+    """The scorers beside the reward model, by name: before any model is loaded, so that a mistake
+    shows at once.
+
+    Raises:
+        UserError: a name that metrics cannot carry, no function named, no file, a failing import.
+    """
+    scorers: dict[str, Scorer] = {}
+    for name, place in config.scorers.items():
+        setting = f"evaluate.scorers.{name}"
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in FIGURE_NAMES:
+            raise UserError(
+                f"{setting}: choose another name, of letters, digits and underscores, and none of "
+                + ", ".join(sorted(FIGURE_NAMES))
+            )
+        file, separator, function = place.rpartition(":")
+        if not separator or not file.endswith(".py") or name not in inputs.scorers:
+            raise UserError(f"{setting} = {place!r}: give it as file.py:function")
+        scorers[name] = load_function_scorer(inputs.scorers[name].locate(), function)
+    return scorers
+
+
+def _write(
+    folder: Path,
+    config: EvaluateConfig,
+    measured: Measurements,
+    figures: Figures,
+    metrics: Mapping[str, float],
+) -> None:
+    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed while writing
+    folder.mkdir(parents=True)
+    for name, figure in plots.draw(measured, figures):
+        tracking.log_figure(figure, name, folder)
+    rows = reply_rows(measured, [prompt_text(prompt) for prompt in measured.prompts])
+    count = min(config.num_samples_shown, len(rows))
+    shown = sorted(random.Random(config.seed).sample(range(len(rows)), count))
+    tracking.log_table([_flat_row(rows[index]) for index in shown], "samples")
+    with (folder / "replies.jsonl").open("w", encoding="utf-8", errors="replace") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+    write_report(folder, config, measured, figures, shown)
+
+
+def _flat_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """One row of the tracked samples table: the prompt, then reply, scores and KL a model."""
+    flat = {"prompt": row["prompt"]}
+    for name in MODELS:
+        reply = row[name]
+        flat[name] = reply["reply"]
+        flat |= {f"{scorer}_{name}": round(value, 3) for scorer, value in reply["scores"].items()}
+        flat[f"kl_{name}"] = round(reply["kl"], 3)
+    return flat

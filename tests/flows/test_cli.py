@@ -1,0 +1,150 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows import cli
+from flows.environment import CHECKOUT
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "flows", *arguments]
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """As a user has it: nothing of Prefect's is set."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return {**kept, "HOME": str(home)}
+
+
+@pytest.fixture
+def fails(
+    data_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Runs a command that the user must mend: code 2, one line on stderr, which is returned."""
+    monkeypatch.setattr(cli, "prepare", lambda: None)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(cli.servers, "start_prefect", lambda: pytest.fail("a server was started"))
+
+    def run(*arguments: str) -> str:
+        assert cli.main(["run", *arguments]) == cli.USER_ERROR
+        text = capsys.readouterr().err
+        assert text.count("\n") == 1
+        assert "Traceback" not in text
+        return text
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--profile", "cpu_demo"], "did you mean 'cpu-demo'"),
+        (["--profile", "cpu-demo", "--set", "ppo.kl_ceof=1"], "did you mean 'ppo.kl_coef'"),
+        (["--profile", "cpu-demo", "--set", "ppo.kl_coef"], "must be KEY=VALUE"),
+        (["--profile", "cpu-demo", "--set", "ppo.kl_coef=-1"], "greater than or equal to 0"),
+        (["--profile", "cpu-demo", "--set", "ppo.seed=1"], "set seed"),
+        (["--profile", "cpu-demo", "--set", "collect.sft.paths=gone.jsonl"], "gone.jsonl"),
+        (["--profile", "cpu-demo", "--from", "base_model"], "no stage base_model"),
+        (["--profile", "cpu-demo", "--from", "ppo", "--until", "sft"], "no stage ppo"),
+        (["--profile", "smollm2"], "base_model.source is empty"),
+        (["--config", "gone.json"], "gone.json: No such file"),
+        (["--until", "clean"], "collect has no data"),
+    ],
+)
+def test_what_the_user_must_mend_is_one_line_before_a_server_starts(
+    fails: Callable[..., str], arguments: list[str], message: str
+) -> None:
+    assert message in fails(*arguments)
+
+
+def test_a_broken_configuration_file_is_named(fails: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text('{"ppo": ', encoding="utf-8")
+    assert "run.json: no valid JSON" in fails("--config", str(path))
+
+
+def test_an_unknown_stage_is_a_bad_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["run", "--from", "pretrane"])
+    assert ended.value.code == cli.USER_ERROR
+    assert "'pretrain'" in capsys.readouterr().err
+
+
+def test_profile_file_and_settings_are_laid_over_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({"seed": 4, "ppo": {"kl_coef": 0.3, "lam": 0.9}}), encoding="utf-8")
+    options = cli.parser().parse_args(
+        ["run", "--profile", "cpu-demo", "--config", str(path), "--set", "ppo.lam=0.8"]
+    )
+    config = cli.resolve(options)
+    assert (config.profile, config.seed, config.sft.seed) == ("cpu-demo", 4, 4)
+    assert (config.ppo.kl_coef, config.ppo.lam) == (0.3, 0.8)
+
+
+@pytest.mark.slow
+def test_run_makes_then_reuses_and_writes_nothing_at_home(
+    data_root: Path,
+    config_file: Path,
+    tmp_path: Path,
+    prefect_rows: Callable[[str], list[tuple[str, ...]]],
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    command = _command("run", "--config", str(config_file), "--until", "clean")
+    for state in ("done", "reused"):
+        ended = subprocess.run(
+            command, cwd=CHECKOUT, env=_environment(home), capture_output=True, text=True
+        )
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert f"clean: {state} in" in ended.stdout
+    # The server was stopped only after it had stored every task run's end.
+    rows = prefect_rows("select name, state_name from task_run order by name, state_name")
+    assert rows == [
+        ("clean", "Completed"),
+        ("clean", "Reused"),
+        ("collect", "Completed"),
+        ("collect", "Reused"),
+    ]
+    assert list(home.iterdir()) == []
+    (first, *_) = sorted((data_root / "runs" / "configs").glob("tiny-*.json"))
+    assert json.loads(first.read_text())["profile"] == "tiny"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_all_children(
+    number: signal.Signals,
+    config_file: Path,
+    tmp_path: Path,
+    prefect_rows: Callable[[str], list[tuple[str, ...]]],
+) -> None:
+    process = subprocess.Popen(
+        _command("run", "--config", str(config_file), "--until", "clean"),
+        cwd=CHECKOUT,
+        env=_environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("collect: started"):
+            break
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    process.send_signal(number)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == cli.INTERRUPTED
+    assert error == "rlhf: interrupted; finished stages are kept\n"
+    assert "collect: interrupted" in out
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []
+    assert prefect_rows("select state_name from task_run") == [("Crashed",)]
+    assert prefect_rows("select state_name from flow_run") == [("Crashed",)]

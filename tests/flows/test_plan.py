@@ -1,0 +1,133 @@
+from pathlib import Path
+
+import pytest
+
+from flows.plan import check, planned_stages, stage_inputs
+from flows.profiles import cpu_demo, override, smollm2
+from stages.core import config as schema
+from stages.core.artifacts import Artifact
+from stages.core.config import PipelineConfig
+from stages.core.errors import UserError
+
+
+def _artifact(kind: str, name: str) -> Artifact:
+    return Artifact.model_validate({"kind": kind, "path": name, "digest": name})
+
+
+def test_from_scratch_the_stages_start_with_a_tokenizer() -> None:
+    assert planned_stages(cpu_demo()) == (
+        "collect", "clean", "tokenizer", "pretrain", "sft", "reward_model", "ppo", "evaluate",
+    )  # fmt: skip
+
+
+def test_a_given_model_takes_the_place_of_tokenizer_and_pretraining() -> None:
+    config = override(smollm2(), {"base_model.source": "somewhere"})
+    assert planned_stages(config, "sft") == ("collect", "clean", "base_model", "sft")
+    config = override(config, {"pretrain.enabled": "true"})
+    assert planned_stages(config, "pretrain") == ("collect", "clean", "base_model", "pretrain")
+
+
+def test_no_way_to_a_base_model_is_refused() -> None:
+    with pytest.raises(UserError, match=r"base_model\.source is empty"):
+        planned_stages(smollm2())
+
+
+def test_until_a_stage_that_is_not_planned_is_refused() -> None:
+    with pytest.raises(UserError, match="no stage base_model; its stages are: collect"):
+        planned_stages(cpu_demo(), "base_model")
+
+
+def test_the_demo_passes_the_checks_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    check(cpu_demo(), planned_stages(cpu_demo()))
+
+
+def _faulty(changes: dict[str, object]) -> PipelineConfig:
+    return override(cpu_demo(), changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"collect.preferences.paths": [], "collect.preferences.held_out_paths": []},
+            "collect.preferences.paths is empty, but stage reward_model needs",
+        ),
+        ({"collect.sft.paths": []}, "collect.sft.paths is empty"),
+        ({"collect.sft.paths": ["gone.jsonl"]}, "collect.sft.paths: gone.jsonl: no such file"),
+        ({"collect.sft.paths": ["gone-*.jsonl"]}, r"collect.sft.paths: gone-\*.jsonl: no such"),
+        ({"collect.sft.held_out_paths": ["gone"]}, "collect.sft.held_out_paths: gone: no such"),
+        ({"evaluate.scorers.oracle": "gone.py:score"}, "evaluate.scorers.oracle: gone.py: no such"),
+        ({"evaluate.scorers.oracle": "oracle.py"}, "must be file.py:function"),
+        ({"base_model.source": "./gone/model"}, "base_model.source: ./gone/model: no such file"),
+        ({"base_model.source": "owner/name"}, "base_model.revision"),
+    ],
+)
+def test_what_is_missing_is_named_before_anything_runs(
+    changes: dict[str, object], message: str
+) -> None:
+    config = _faulty(changes)
+    with pytest.raises(UserError, match=message):
+        check(config, planned_stages(config))
+
+
+def test_data_of_later_stages_is_not_needed(tiny_config: PipelineConfig) -> None:
+    check(tiny_config, planned_stages(tiny_config, "pretrain"))
+    with pytest.raises(UserError, match=r"collect.sft.paths is empty, but stage sft"):
+        check(tiny_config, planned_stages(tiny_config, "sft"))
+
+
+def test_globs_and_folders_are_expanded_and_hashed(tmp_path: Path, data_root: Path) -> None:
+    folder = tmp_path / "texts"
+    (folder / "deep").mkdir(parents=True)
+    for name in ("b.txt", "deep/a.jsonl.gz", "notes.pdf", ".hidden.txt"):
+        (folder / name).write_bytes(name.encode())
+    paths = [str(folder), str(tmp_path / "texts" / "*.txt")]
+    config = override(cpu_demo(), {"collect.documents.paths": paths})
+    inputs, upstream = stage_inputs("collect", config, {})
+    assert isinstance(inputs, schema.CollectInputs)
+    assert [Path(file.path).name for file in inputs.documents] == ["b.txt", "a.jsonl.gz"]
+    assert len({file.digest for file in inputs.documents}) == 2
+    assert upstream == ()
+
+
+def test_each_stage_gets_what_the_stages_before_returned(data_root: Path) -> None:
+    kinds = ("documents", "sft", "preferences", "prompts")
+    data = schema.Datasets.model_validate({kind: _artifact(kind, kind) for kind in kinds})
+    outputs: dict[str, schema.Frozen] = {
+        "clean": data,
+        "tokenizer": schema.TokenizerOutputs(tokenizer=_artifact("tokenizer", "tokenizer")),
+        "pretrain": schema.ModelOutputs(model=_artifact("model", "base")),
+        "sft": schema.SFTOutputs(
+            adapter=_artifact("adapter", "sft-adapter"), model=_artifact("model", "sft-model")
+        ),
+        "reward_model": schema.RewardModelOutputs(reward_model=_artifact("reward_model", "rm")),
+        "ppo": schema.PPOOutputs(
+            adapter=_artifact("adapter", "policy-adapter"),
+            model=_artifact("model", "policy"),
+            history=_artifact("history", "history"),
+        ),
+    }
+    config = cpu_demo()
+
+    def paths(stage: str) -> dict[str, str]:
+        inputs, _ = stage_inputs(stage, config, outputs)
+        fields = inputs.model_dump(mode="json")
+        return {name: value["path"] for name, value in fields.items() if value and "path" in value}
+
+    assert paths("pretrain") == {"documents": "documents", "tokenizer": "tokenizer"}
+    assert paths("sft") == {"model": "base", "sft": "sft"}
+    assert paths("reward_model") == {
+        "model": "sft-model", "preferences": "preferences", "prompts": "prompts",
+    }  # fmt: skip
+    assert paths("ppo") == {"model": "sft-model", "reward_model": "rm", "prompts": "prompts"}
+    assert paths("evaluate") == {
+        "base": "base", "sft": "sft-model", "policy": "policy", "reward_model": "rm",
+        "history": "history",
+    }  # fmt: skip
+    evaluate, upstream = stage_inputs("evaluate", config, outputs)
+    assert isinstance(evaluate, schema.EvaluateInputs)
+    assert evaluate.scorers["oracle"].kind == "scorer"
+    assert upstream == ("clean", "pretrain", "sft", "reward_model", "ppo")

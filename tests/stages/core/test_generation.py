@@ -1,0 +1,171 @@
+"""Sampling: whose distribution the replies follow, and what must not change them."""
+
+import pytest
+import torch
+
+from stages.core.generation import generate, sample
+from stages.core.models import load_model
+
+CPU = torch.device("cpu")
+PAD, MAX_NEW_TOKENS = 0, 12
+PROMPTS = [[5, 6, 7], [40, 41], [300, 8, 9, 10, 11, 12, 13], [77], [5, 6, 7, 8], [200, 100, 3]]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model_folder):
+    return load_model(tiny_model_folder, CPU)
+
+
+def reply(model, prompts=PROMPTS, *, eos=-1, batch_size=4, temperature=1e-6, seed=0, **changes):
+    return generate(
+        model,
+        prompts,
+        eos_token_id=eos,
+        pad_token_id=PAD,
+        max_new_tokens=changes.pop("max_new_tokens", MAX_NEW_TOKENS),
+        temperature=temperature,
+        generator=torch.Generator().manual_seed(seed),
+        batch_size=batch_size,
+        **changes,
+    )
+
+
+@torch.no_grad()
+def greedy(model, prompt, eos=-1):
+    """One token after another without cache, padding or batch."""
+    ids = list(prompt)
+    for _ in range(MAX_NEW_TOKENS):
+        ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        if ids[-1] == eos:
+            break
+    return ids[len(prompt) :]
+
+
+@pytest.fixture(scope="module")
+def eos(model):
+    """A token that ends some of the greedy replies at different places, and not all."""
+    replies = [greedy(model, prompt) for prompt in PROMPTS]
+    tokens = {token for row in replies for token in row}
+    lengths = {
+        token: [row.index(token) if token in row else None for row in replies] for token in tokens
+    }
+    return max(tokens, key=lambda token: (None in lengths[token], len(set(lengths[token]))))
+
+
+def test_at_a_tiny_temperature_it_is_greedy_decoding(model):
+    assert reply(model) == [greedy(model, prompt) for prompt in PROMPTS]
+
+
+def test_at_a_tiny_temperature_it_equals_transformers_generate(model):
+    for prompt, ids in zip(PROMPTS, reply(model), strict=True):
+        expected = model.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            do_sample=False,
+            max_new_tokens=MAX_NEW_TOKENS,
+            eos_token_id=None,
+            pad_token_id=PAD,
+        )
+        assert ids == expected[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
+def test_the_company_in_a_batch_does_not_change_a_reply(model, batch_size):
+    assert reply(model, batch_size=batch_size) == reply(model, batch_size=1)
+
+
+def test_rows_that_end_early_leave_the_others_alone(model, eos):
+    together = reply(model, eos=eos, batch_size=100)
+    assert together == [greedy(model, prompt, eos) for prompt in PROMPTS]
+    assert len({len(row) for row in together}) > 1  # they do end at different places
+
+
+def test_replies_end_with_eos_or_at_the_limit(model, eos):
+    for row in reply(model, eos=eos, temperature=1.0):
+        assert eos not in row[:-1]
+        assert row[-1] == eos or len(row) == MAX_NEW_TOKENS
+
+
+def test_the_order_of_prompts_is_kept(model):
+    assert reply(model, PROMPTS[::-1]) == reply(model)[::-1]
+
+
+def test_equal_seeds_give_equal_replies_and_others_do_not(model):
+    first, second, other = (reply(model, temperature=1.0, seed=seed) for seed in (1, 1, 2))
+    assert first == second != other
+
+
+def test_finished_prompts_are_counted(model):
+    counts = []
+    reply(model, batch_size=4, on_batch=counts.append)
+    assert counts == [4, 6]
+
+
+def test_no_prompts_give_no_replies(model):
+    assert reply(model, []) == []
+
+
+def test_first_tokens_follow_the_models_distribution(model):
+    """Chi-square against the model's own probabilities, at a temperature other than 1; rows of
+    unequal length, so that padding takes part."""
+    draws, temperature = 3000, 0.7
+    prompts = [PROMPTS[0], PROMPTS[2]]
+    rows = reply(model, prompts * draws, temperature=temperature, max_new_tokens=1, batch_size=2000)
+    for index, prompt in enumerate(prompts):
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt])).logits[0, -1]
+        probabilities = (logits / temperature).softmax(-1)
+        counts = torch.bincount(
+            torch.tensor([row[0] for row in rows[index::2]]), minlength=len(probabilities)
+        )
+        assert chi_square_is_plausible(counts, probabilities)
+
+
+def chi_square_is_plausible(counts, probabilities):
+    """Within 5 standard deviations of its mean; rare tokens are taken together."""
+    expected = probabilities * counts.sum()
+    rare = expected < 5
+    counts = torch.cat([counts[~rare], counts[rare].sum()[None]]).double()
+    expected = torch.cat([expected[~rare], expected[rare].sum()[None]]).double()
+    statistic = float(((counts - expected) ** 2 / expected.clamp(min=1e-9)).sum())
+    freedom = len(counts) - 1
+    return abs(statistic - freedom) < 5 * (2 * freedom) ** 0.5
+
+
+# ----------------------------------------------------------------------------------------- sample
+
+
+def test_sample_follows_the_distribution():
+    probabilities = torch.tensor([0.5, 0.0, 0.25, 0.125, 0.125])
+    generator = torch.Generator().manual_seed(0)
+    drawn = sample(probabilities.log().expand(20_000, -1), generator)
+    counts = torch.bincount(drawn, minlength=5)
+    assert counts[1] == 0
+    kept = probabilities > 0
+    assert chi_square_is_plausible(counts[kept], probabilities[kept])
+    # The check itself can fail:
+    assert not chi_square_is_plausible(counts[kept], torch.tensor([0.45, 0.3, 0.125, 0.125]))
+
+
+@pytest.mark.parametrize("allowed", [[0], [3, 4], [4999]])
+def test_sample_never_draws_a_token_of_probability_zero(allowed):
+    logits = torch.full((5_000,), float("-inf"))
+    logits[allowed] = 0.0
+    drawn = sample(logits.expand(2_000, -1), torch.Generator().manual_seed(1))
+    assert set(drawn.tolist()) == set(allowed)
+
+
+@pytest.mark.parametrize("uniform", [0.0, 1.0 - 2.0**-24])
+def test_sample_stays_in_range_at_the_ends_of_the_unit_interval(uniform, monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *shape, generator: torch.full(shape, uniform))
+    torch.manual_seed(0)
+    logits = torch.randn(200, 3_001)
+    logits[:, [0, -1]] = float("-inf")
+    drawn = sample(logits, torch.Generator())
+    assert set(drawn.tolist()) == {1 if uniform == 0 else 2_999}
+
+
+def test_each_row_is_drawn_by_its_own_number():
+    logits = torch.zeros(1_000, 50)
+    drawn = sample(logits, torch.Generator().manual_seed(0))
+    assert len(set(drawn.tolist())) == 50

@@ -1,0 +1,219 @@
+"""Repairing, filtering, deduplicating and redacting."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from stages import clean, collect
+from stages.core.artifacts import make_artifact
+from stages.core.config import (
+    CleanConfig,
+    CleanInputs,
+    CollectConfig,
+    CollectInputs,
+    Compute,
+    Datasets,
+    DataSource,
+)
+from stages.core.errors import UserError
+from stages.core.schemas import read_jsonl, write_jsonl
+from stages.core.sources import expand_sources
+
+REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+ALL_KINDS = ("email", "phone", "ip_address", "credit_card")
+
+
+@pytest.fixture(autouse=True)
+def _data_root(tmp_path, monkeypatch):
+    monkeypatch.setenv("RLHF_DATA_ROOT", str(tmp_path))
+
+
+def run(tmp_path, kind, train, held_out=(), name="out", **config):
+    folder = tmp_path / "collected" / kind
+    folder.mkdir(parents=True, exist_ok=True)
+    write_jsonl(folder / "train.jsonl", train)
+    write_jsonl(folder / "held_out.jsonl", held_out)
+    out_dir = tmp_path / name
+    out_dir.mkdir(exist_ok=True)
+    inputs = CleanInputs(datasets=Datasets(**{kind: make_artifact(kind, folder)}))
+    config = CleanConfig(**{"max_reject_share": 1.0, "min_document_characters": 4} | config)
+    outputs, metrics = clean.run(config, inputs, Compute(), out_dir)
+    folder = getattr(outputs, kind).locate()
+    rows = [list(read_jsonl(folder / f"{split}.jsonl")) for split in ("train", "held_out")]
+    return rows[0], rows[1], list(read_jsonl(out_dir / "rejects.jsonl")), metrics
+
+
+@pytest.mark.parametrize(
+    ("text", "repaired"),
+    [
+        ("He said â€œThatâ€™s itâ€\x9d.", "He said “That’s it”."),
+        ("2Â°C, cafÃ©", "2°C, café"),
+        ("â€œHello!â€, she said. â€œHm?â€", "“Hello!”, she said. “Hm?”"),
+        ("“Right”\nâ€œWrongâ€\x9d", "“Right”\n“Wrong”"),
+        ("cafe\u0301", "café"),
+        ("a\0b\x07c\x7f\ufeff", "abc"),
+        ("a\r\nb\rc\x0cd\te", "a\nb\nc\nd\te"),
+        ("déjà vu, «à» … naïve – 👩‍👧 हिन्दी", "déjà vu, «à» … naïve – 👩‍👧 हिन्दी"),
+        ("<|im_end|> stays", "<|im_end|> stays"),
+    ],
+)
+def test_repair(text, repaired):
+    assert clean.repair(text) == repaired
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        ("mail ann.o'x+y@mail.example.co.uk.", "mail ann.o'[EMAIL]."),
+        ("<bob@example.com>, @app.route, a@b", "<[EMAIL]>, @app.route, a@b"),
+        ("call (415) 555-2671 or 415-555-2671.", "call [PHONE] or [PHONE]."),
+        ("+44 20 7946 0958, +1 415 555 2671!", "[PHONE], [PHONE]!"),
+        ("ring 020 7946 0958 or 01 42 68 53 00", "ring [PHONE] or [PHONE]"),
+        ("(1-800-273-8255)", "([PHONE])"),
+        ("host 93.184.216.34:80", "host [IP_ADDRESS]:80"),
+        ("2001:db8:85a3::8a2e:370:7334 and 203.0.113.7", "[IP_ADDRESS] and [IP_ADDRESS]"),
+        ("card 4111 1111 1111 1111, 378282246310005", "card [CREDIT_CARD], [CREDIT_CARD]"),
+    ],
+)
+def test_personal_data_is_redacted(text, redacted):
+    assert clean.redact(text, ALL_KINDS, Counter()) == redacted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "see sections 1.2.3.4 and 12.10.2.1",
+        "127.0.0.1, 192.168.1.1, 10.0.0.200, 0.0.0.0, 300.1.2.3, 1.2.3.4.5",
+        "at 12:30:45 std::vector a::b 1::2 aa:bb:cc:dd:ee:ff",
+        "1914-1918, 2026-11-22, 22.11.2026, 01/02/2003, 1,000,000 and 12345678",
+        "ISBN 978-0-226-75342-3, pi 3.141592653589793, 0.123 456 789",
+        "12 345 678 people; 100 200 3000; 5 1/4-20; 1234567890123456",
+        "4111111111111112 has a wrong check digit",
+        "(9.4-1.44) 500-1200 145000000 #### 72",
+    ],
+)
+def test_other_numbers_are_left_alone(text):
+    assert clean.redact(text, ALL_KINDS, Counter()) == text
+
+
+def test_redaction_reaches_every_text_field_and_is_counted(tmp_path):
+    prompt = [
+        {"role": "user", "content": "I am a@example.com"},
+        {"role": "assistant", "content": "Hello b@example.com"},
+        {"role": "user", "content": "And?"},
+    ]
+    row = {"prompt": prompt, "chosen": "c@example.com", "rejected": "d", "annotator": "e@x.org"}
+    train, _, _, metrics = run(tmp_path, "preferences", [row])
+    assert train[0]["prompt"][1] == {"role": "assistant", "content": "Hello [EMAIL]"}
+    assert train[0]["chosen"] == "[EMAIL]"
+    assert train[0]["annotator"] == "e@x.org"
+    assert metrics["preferences_redacted"] == 3
+    assert run(tmp_path, "preferences", [row], redact=())[0] == [row]
+    document = {"text": "Some text", "meta": {"mails": ["a@example.com"], "n": 1}}
+    train, *_ = run(tmp_path, "documents", [document])
+    assert train[0]["meta"] == {"mails": ["[EMAIL]"], "n": 1}
+
+
+def test_bad_documents_are_removed_with_a_reason(tmp_path):
+    rows = [
+        {"text": "A sound document."},
+        {"text": "abc"},
+        {"text": "x" * 101},
+        {"text": "#### ---- ==== text"},
+        {"text": "\u0000\u0001\u0002 \u0003"},
+        {"text": "हिन्दी में लिखा गया एक वाक्य"},
+    ]
+    train, _, rejects, metrics = run(tmp_path, "documents", rows, max_record_characters=100)
+    assert train == [rows[0], rows[5]]
+    assert [(row["line"], row["reason"]) for row in rejects] == [
+        (2, "too_short"),
+        (3, "too_long"),
+        (4, "junk"),
+        (5, "text is empty after cleaning"),
+    ]
+    assert rejects[0]["file"] == "collected/documents/train.jsonl"
+    assert metrics["documents_removed"] == 4
+    counts = json.loads((tmp_path / "out" / "counts.json").read_text())["documents/train"]
+    assert counts["read"] == 6
+    assert counts["kept"] == 2
+    assert counts["unusable"] == 1
+    assert "| documents/train | 6 |" in (tmp_path / "out" / "counts.md").read_text()
+
+
+def test_duplicates_are_removed_and_held_out_wins(tmp_path):
+    train, held_out, rejects, _ = run(
+        tmp_path,
+        "documents",
+        [{"text": text} for text in ("One text", "one  TEXT\n", "Held out", "Two texts")],
+        [{"text": text} for text in ("held out", "Held  out")],
+    )
+    assert [row["text"] for row in train] == ["One text", "Two texts"]
+    assert [row["text"] for row in held_out] == ["held out"]
+    assert [(row["split"], row["line"], row["reason"]) for row in rejects] == [
+        ("held_out", 2, "duplicate"),
+        ("train", 2, "duplicate"),
+        ("train", 3, "in_held_out"),
+    ]
+    rows = [{"text": "One text"}] * 2
+    assert run(tmp_path, "documents", rows, remove_duplicates=False)[0] == rows
+
+
+def test_contradictory_pairs_are_kept_and_counted(tmp_path):
+    row = {"prompt": "p", "chosen": "a", "rejected": "b"}
+    swapped = {"prompt": "p", "chosen": "b", "rejected": "a"}
+    train, _, _, metrics = run(tmp_path, "preferences", [row, swapped, row])
+    assert train == [row, swapped]
+    assert metrics["preferences_contradictory"] == 1
+
+
+def test_replies_equal_after_cleaning_are_removed(tmp_path):
+    good = {"prompt": "p", "chosen": "a", "rejected": "b"}
+    row = {"prompt": "p", "chosen": "a@example.com", "rejected": "b@example.com"}
+    _, _, rejects, _ = run(tmp_path, "preferences", [good, row])
+    assert [row["reason"] for row in rejects] == ["chosen and rejected are equal after cleaning"]
+
+
+def test_too_many_removals_stop_the_stage(tmp_path):
+    rows = [{"text": "One text"}, {"text": "One text"}, {"text": "abc"}]
+    message = (
+        r"documents: 2 of 3 records are rejected, more than clean\.max_reject_share=0\.5 allows: "
+        r"1x duplicate \(as in collected/documents/train\.jsonl:2\), 1x too_short"
+    )
+    with pytest.raises(UserError, match=message):
+        run(tmp_path, "documents", rows, max_reject_share=0.5)
+    with pytest.raises(UserError, match="cleaning removes all 1 records of held_out"):
+        run(tmp_path, "documents", rows, [{"text": "abc"}])
+
+
+def test_results_are_equal_run_by_run(tmp_path):
+    rows = [{"text": f"Text {number % 7} of a@example.com"} for number in range(20)]
+    runs = [run(tmp_path, "documents", rows, rows[:2], name=name) for name in "ab"]
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="no ../shared/data")
+@pytest.mark.parametrize(
+    ("kind", "name", "least_kept"),
+    [
+        ("sft", "sft/t0_p3_6k.jsonl.gz", 5500),
+        ("preferences", "preferences/hh_harmless_raw_200.jsonl.gz", 190),
+        ("documents", "pretrain/tinystories_944k.txt.gz", 40),
+        ("documents", "pretrain/novel_Gissing_Warburton_1903.txt.gz", 20),
+    ],
+)
+def test_real_files_from_collect_to_clean(tmp_path, kind, name, least_kept):
+    collected, cleaned = tmp_path / "collected", tmp_path / "cleaned"
+    collected.mkdir()
+    cleaned.mkdir()
+    sources = expand_sources((str(REAL_DATA / name),))
+    config = CollectConfig(**{kind: DataSource(paths=(name,))})
+    datasets, _ = collect.run(config, CollectInputs(**{kind: sources}), Compute(), collected)
+    outputs, metrics = clean.run(CleanConfig(), CleanInputs(datasets=datasets), Compute(), cleaned)
+    assert metrics[f"{kind}_train_kept"] + metrics[f"{kind}_held_out_kept"] >= least_kept
+    text = (getattr(outputs, kind).locate() / "train.jsonl").read_text()
+    assert "â€" not in text
+    if "t0" in name:
+        assert text.count("<|endoftext|>") >= metrics["sft_train_kept"]
+    assert metrics[f"{kind}_redacted"] < 20
