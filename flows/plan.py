@@ -10,7 +10,7 @@ from stages.core import config as schema
 from stages.core.artifacts import Artifact, make_artifact
 from stages.core.config import Datasets, DataSource, Frozen, PipelineConfig, StageConfig
 from stages.core.errors import UserError
-from stages.core.sources import expand_sources
+from stages.core.sources import source_files
 
 StageName = Literal[
     "collect", "clean", "base_model", "tokenizer", "pretrain",
@@ -93,7 +93,7 @@ def check(config: PipelineConfig, stages: tuple[str, ...]) -> None:
                 )
     if not any(getattr(config.collect, kind).paths for kind in DATA_KINDS):
         raise UserError("collect has no data: set collect.documents.paths or another kind's")
-    _collect_inputs(config)
+    _source_files(config)
     _check_base_model(config)
     if "evaluate" in stages:
         for name in config.evaluate.scorers:
@@ -110,7 +110,11 @@ def stage_inputs(
         UserError: a file of the user's is gone.
     """
     if stage == "collect":
-        return _collect_inputs(config), ()
+        artifacts = {
+            name: tuple(make_artifact("source", file) for file in files)
+            for name, files in _source_files(config).items()
+        }
+        return schema.CollectInputs.model_validate(artifacts), ()
     if stage == "clean":
         return schema.CleanInputs(datasets=_as(Datasets, outputs["collect"])), ("collect",)
     if stage == "base_model":
@@ -174,8 +178,9 @@ def _given(artifact: Artifact | None) -> Artifact:
     return artifact
 
 
-def _collect_inputs(config: PipelineConfig) -> schema.CollectInputs:
-    files: dict[str, tuple[Artifact, ...]] = {}
+def _source_files(config: PipelineConfig) -> dict[str, tuple[Path, ...]]:
+    """The user's files by the field of ``CollectInputs`` that they belong to."""
+    files: dict[str, tuple[Path, ...]] = {}
     for kind in DATA_KINDS:
         source: DataSource = getattr(config.collect, kind)
         name = f"collect.{kind}"
@@ -183,12 +188,12 @@ def _collect_inputs(config: PipelineConfig) -> schema.CollectInputs:
             raise UserError(f"{name}.held_out_paths is given without {name}.paths")
         files[kind] = _expand(source.paths, f"{name}.paths")
         files[f"{kind}_held_out"] = _expand(source.held_out_paths, f"{name}.held_out_paths")
-    return schema.CollectInputs.model_validate(files)
+    return files
 
 
-def _expand(paths: tuple[str, ...], setting: str) -> tuple[Artifact, ...]:
+def _expand(paths: tuple[str, ...], setting: str) -> tuple[Path, ...]:
     try:
-        return expand_sources(paths)
+        return source_files(paths)
     except UserError as error:
         raise UserError(f"{setting}: {error}") from None
 

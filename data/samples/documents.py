@@ -258,14 +258,15 @@ def document_stream(rng: random.Random, questions: Sequence[Question]) -> Iterat
         for i, name in enumerate(residents):
             others = [other for other in residents if other != name]
             place = places[i % len(places)]
+            for _ in range(3):
+                yield "help_desk", help_desk(rng, rng.sample(questions, 3))
             yield "portrait", portrait(rng, name)
-            yield "dialogue", dialogue(rng, rng.sample(others, 2), name)
-            yield "help_desk", help_desk(rng, rng.sample(questions, 3))
             if i % 2:
-                yield "market", market_day(rng, [name, *rng.sample(others, rng.choice((1, 2)))])
-            if i % 3 == 0:
+                yield "dialogue", dialogue(rng, rng.sample(others, 2), name)
                 yield "portrait", portrait(rng, place)
+            if i % 3 == 0:
+                yield "market", market_day(rng, [name, *rng.sample(others, rng.choice((1, 2)))])
                 yield "dialogue", dialogue(rng, rng.sample(others, 2), place)
-                yield "walk", walk(rng, streets[i // 3 % len(streets)])
             if i % 4 == 0:
+                yield "walk", walk(rng, streets[i // 4 % len(streets)])
                 yield "notice", notice(rng, rng.sample(places, rng.choice((2, 3))))

@@ -31,20 +31,22 @@ from oracle import (
     sentence,
 )
 
-DOCUMENTS = 3750
+DOCUMENTS = 3400
 DOCUMENTS_HELD_OUT = 140
 SFT, SFT_HELD_OUT = 4000, 300
 PREFERENCES, PREFERENCES_HELD_OUT = 4000, 400
-PROMPTS, PROMPTS_HELD_OUT = 640, 180
+PROMPTS, PROMPTS_HELD_OUT = 450, 140
 
 HELD_OUT_FACT_SHARE = 0.12
-FACT_ONLY_SHARE = 0.32
+FACT_ONLY_SHARE = 0.05
+PERFECT_SHARE = 0.5
+"""Share of the other pairs in which one reply is perfect."""
 TIE_SHARE = 0.05
 NEAR_TIE = 0.15
 """Oracle gap up to which length sways the annotator."""
-FLIP = 0.11
+FLIP = 0.10
 """Chance of a wrong label outside near-ties."""
-FLIP_TO_LONGER, FLIP_TO_SHORTER = 0.30, 0.06
+FLIP_TO_LONGER, FLIP_TO_SHORTER = 0.28, 0.06
 """Chance of a wrong label in a near-tie, when the worse reply is longer and when it is not."""
 
 
@@ -80,7 +82,7 @@ DEMONSTRATIONS: tuple[tuple[int, Traits], ...] = (
 
 # Wider than the demonstrations: the reward model must also place replies that are rarely written.
 PREFERENCE_REPLIES: tuple[tuple[int, Traits], ...] = (
-    (16, Traits()),
+    (22, Traits()),
     (8, Traits(manner="plain")),
     (10, Traits(manner="rude")),
     (11, Traits(fillers=1)),
@@ -94,11 +96,11 @@ PREFERENCE_REPLIES: tuple[tuple[int, Traits], ...] = (
     (4, Traits(form="curt", manner="rude")),
     (4, Traits(form="cut_off", manner="plain")),
     (2, Traits(form="cut_off")),
-    (6, Traits(right=False)),
-    (5, Traits(right=False, manner="plain")),
-    (3, Traits(right=False, manner="rude")),
-    (3, Traits(right=False, form="curt", manner="plain")),
-    (2, Traits(right=False, fillers=1)),
+    (4, Traits(right=False)),
+    (3, Traits(right=False, manner="plain")),
+    (2, Traits(right=False, manner="rude")),
+    (2, Traits(right=False, form="curt", manner="plain")),
+    (1, Traits(right=False, fillers=1)),
     (3, Traits(form="unrelated", manner="plain")),
     (2, Traits(form="unrelated")),
 )
@@ -195,7 +197,8 @@ def write_sft(
 def draw_pair(
     rng: random.Random, fact: Fact, kind: str, unrelated: Sequence[str]
 ) -> tuple[str, str]:
-    """Two replies: `fact_only` pairs differ in the stated value, `tie` and `mixed` in anything."""
+    """Two replies: `fact_only` pairs differ in the stated value, `tie` and `mixed` in anything, and
+    half of the mixed ones hold a perfect reply."""
     if kind == "fact_only":
         traits, seed = draw(rng, FACT_ONLY_REPLIES), rng.getrandbits(32)
         wrong = rng.choice([v for v in VALUES[fact.attribute] if v != fact.value])
@@ -204,9 +207,10 @@ def draw_pair(
             for v in (fact.value, wrong)
         )
         return first, second
-    first, second = (
-        write_reply(rng, fact, draw(rng, PREFERENCE_REPLIES), unrelated) for _ in range(2)
-    )
+    traits = [draw(rng, PREFERENCE_REPLIES), draw(rng, PREFERENCE_REPLIES)]
+    if kind == "mixed" and rng.random() < PERFECT_SHARE:
+        traits[rng.randrange(2)] = Traits()
+    first, second = (write_reply(rng, fact, trait, unrelated) for trait in traits)
     return first, second
 
 

@@ -1,6 +1,6 @@
 """The closed world of Larkhaven and the oracle that judges replies to questions about it.
 
-The world is 20 residents with 5 attributes each and 8 places with 3 each: 124 facts. Everything is
+The world is 14 residents with 5 attributes each and 6 places with 3 each: 88 facts. Everything is
 fixed by the constants below; nothing depends on a seed given from outside. The file imports only
 the standard library and no sibling, so that it can be loaded by its path as a scorer:
 `score(prompts, completions) -> list[float]`.
@@ -31,14 +31,13 @@ FRAGMENT_WORDS = 4
 UNNAMED_SHARE = 0.25
 """Share of manner and brevity that counts when the reply gives no full answer about the entity."""
 
-_WOMEN = ("Alda", "Cora", "Fenna", "Hesper", "Jorna", "Liora", "Nessa", "Petra", "Selka", "Wenna")
-_MEN = ("Bram", "Doran", "Emrik", "Goran", "Ivo", "Kelm", "Marek", "Osric", "Rufo", "Tavo")
+_WOMEN = ("Alda", "Cora", "Fenna", "Hesper", "Liora", "Petra", "Selka")
+_MEN = ("Bram", "Doran", "Goran", "Ivo", "Marek", "Osric", "Tavo")
 RESIDENTS: dict[str, str] = {**dict.fromkeys(_WOMEN, "She"), **dict.fromkeys(_MEN, "He")}
 """First name (invented) -> pronoun."""
 
 PLACES: tuple[str, ...] = (
-    "the bakery", "the pharmacy", "the tea house", "the boathouse", "the library",
-    "the post office", "the inn", "the museum",
+    "the bakery", "the pharmacy", "the boathouse", "the library", "the inn", "the museum",
 )  # fmt: skip
 
 _STREETS = (
@@ -217,7 +216,7 @@ def sentence(template: str, entity: str, value: str = "") -> str:
 
 def _build_facts() -> tuple[Fact, ...]:
     """Deal every attribute's values out evenly, in an order fixed by the constant seed."""
-    rng = random.Random(1810)
+    rng = random.Random(1812)
     facts = []
     for entities, attributes in (
         (tuple(RESIDENTS), RESIDENT_ATTRIBUTES),

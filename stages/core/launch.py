@@ -147,6 +147,8 @@ def _run_process(
     child_environment = {
         **os.environ,
         "PYTHONUNBUFFERED": "1",
+        # Threads that spin while they wait crawl when anything else uses the cores.
+        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
         "PYTHONHASHSEED": "0",  # sets are written to configuration files in hash order
         "RLHF_DATA_ROOT": str(data_root()),
         "RLHF_PARENT_PID": str(os.getpid()),

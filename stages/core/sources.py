@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
-from stages.core.artifacts import Artifact, make_artifact
 from stages.core.errors import UserError
 
 MAX_RECORD_BYTES = 10_000_000
@@ -50,7 +49,7 @@ class Record(NamedTuple):
 # --------------------------------------------------------------------------------- finding files
 
 
-def expand_sources(paths: tuple[str, ...]) -> tuple[Artifact, ...]:
+def source_files(paths: tuple[str, ...]) -> tuple[Path, ...]:
     """The files that the paths name, each once.
 
     A path is a file, a glob, or a folder, of which all files of a known format are taken
@@ -67,7 +66,7 @@ def expand_sources(paths: tuple[str, ...]) -> tuple[Artifact, ...]:
             raise UserError(f"{file}: may not be read; change its permissions")
         if file.stat().st_size == 0:
             raise UserError(f"{file}: is empty (0 bytes); write it again or take it off the paths")
-    return tuple(make_artifact("source", file) for file in files)
+    return tuple(files)
 
 
 def _matches(path: str) -> list[Path]:

@@ -37,7 +37,7 @@ def parts(completion: str, prompt: str = PROMPT) -> tuple[float, float, float, f
 
 
 def test_world_is_fixed() -> None:
-    assert len(oracle.FACTS) == 20 * 5 + 8 * 3
+    assert len(oracle.FACTS) == 14 * 5 + 6 * 3
     assert oracle.recognise(PROMPT) == ("Bram", "job", "doctor")
 
 

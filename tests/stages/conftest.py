@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 from stages.core.artifacts import Artifact, make_artifact
-from stages.core.config import Compute, TokenizerConfig, TokenizerInputs
+from stages.core.config import (
+    Compute,
+    LoRAConfig,
+    RewardModelConfig,
+    RewardModelInputs,
+    TokenizerConfig,
+    TokenizerInputs,
+)
 from stages.core.schemas import DataKind, read_jsonl, write_jsonl
 
 Rows = Sequence[Mapping[str, Any]]
@@ -79,3 +86,34 @@ def tiny_model_folder(tokenizer_folder: Path, tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("tiny-model")
     save_model(model, tokenizer, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def reward_model_folder(
+    tiny_model_folder: Path,
+    make_dataset: Callable[..., Artifact],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A reward model of 60 toy pairs, made by the stage itself."""
+    from stages import reward_model
+
+    pairs = [
+        {"prompt": f"Where is house {n}?", "chosen": "In Mill Street.", "rejected": "Go away now."}
+        for n in range(60)
+    ]
+    config = RewardModelConfig(
+        lora=LoRAConfig(rank=4, alpha=8),
+        learning_rate=1e-2,
+        global_batch_size=12,
+        max_length=96,
+        max_completion_length=8,
+        num_statistics_samples=8,
+    )
+    inputs = RewardModelInputs(
+        model=make_artifact("model", tiny_model_folder),
+        preferences=make_dataset("preferences", pairs[:48], pairs[48:]),
+        prompts=make_dataset("prompts", [{"prompt": pair["prompt"]} for pair in pairs], []),
+    )
+    out_dir = tmp_path_factory.mktemp("reward-model")
+    outputs, _ = reward_model.run(config, inputs, Compute(device="cpu"), out_dir)
+    return outputs.reward_model.locate()

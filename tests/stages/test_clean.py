@@ -19,7 +19,7 @@ from stages.core.config import (
 )
 from stages.core.errors import UserError
 from stages.core.schemas import read_jsonl, write_jsonl
-from stages.core.sources import expand_sources
+from stages.core.sources import source_files
 
 REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 ALL_KINDS = ("email", "phone", "ip_address", "credit_card")
@@ -207,7 +207,8 @@ def test_real_files_from_collect_to_clean(tmp_path, kind, name, least_kept):
     collected, cleaned = tmp_path / "collected", tmp_path / "cleaned"
     collected.mkdir()
     cleaned.mkdir()
-    sources = expand_sources((str(REAL_DATA / name),))
+    files = source_files((str(REAL_DATA / name),))
+    sources = tuple(make_artifact("source", file) for file in files)
     config = CollectConfig(**{kind: DataSource(paths=(name,))})
     datasets, _ = collect.run(config, CollectInputs(**{kind: sources}), Compute(), collected)
     outputs, metrics = clean.run(CleanConfig(), CleanInputs(datasets=datasets), Compute(), cleaned)

@@ -1,13 +1,12 @@
 """Row types, their canonical shapes, JSON Lines, and the search for source files."""
 
 import gzip
-from pathlib import Path
 
 import pytest
 
 from stages.core.errors import UserError
 from stages.core.schemas import parse_row, prompt_key, read_jsonl, write_jsonl
-from stages.core.sources import expand_sources
+from stages.core.sources import source_files
 
 USER = {"role": "user", "content": "Hello?"}
 ASSISTANT = {"role": "assistant", "content": "Hello."}
@@ -125,7 +124,7 @@ def test_jsonl_round_trip_and_damage(tmp_path):
         list(read_jsonl(path))
 
 
-# -------------------------------------------------------------------------------- expand_sources
+# -------------------------------------------------------------------------------- source_files
 
 
 def test_expand_files_globs_and_folders(tmp_path, monkeypatch):
@@ -138,19 +137,18 @@ def test_expand_files_globs_and_folders(tmp_path, monkeypatch):
     (folder / "deep" / "c.jsonl.gz").write_bytes(gzip.compress(b"{}"))
 
     def names(*paths: str) -> list[str]:
-        return [Path(artifact.path).name for artifact in expand_sources(paths)]
+        return [path.name for path in source_files(paths)]
 
     assert names("texts") == ["a.md", "b.txt", "c.jsonl.gz"]
     assert names("texts/*.txt", str(folder / "b.txt")) == ["b.txt"]
     assert names("texts/**/*.gz") == ["c.jsonl.gz"]
-    assert expand_sources(()) == ()
+    assert source_files(()) == ()
 
 
 def test_relative_paths_are_also_looked_up_in_the_checkout(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (artifact,) = expand_sources(("data/samples/sft.jsonl",))
-    assert artifact.kind == "source"
-    assert artifact.locate().is_file()
+    (path,) = source_files(("data/samples/sft.jsonl",))
+    assert path.is_file()
 
 
 @pytest.mark.parametrize(
@@ -169,4 +167,4 @@ def test_unusable_paths_are_refused(tmp_path, monkeypatch, path, message):
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "data.xlsx").write_text("x")
     with pytest.raises(UserError, match=message):
-        expand_sources((path,))
+        source_files((path,))

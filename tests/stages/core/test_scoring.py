@@ -9,8 +9,7 @@ from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
-from stages.core.artifacts import make_artifact
-from stages.core.config import Compute, LoRAConfig, RewardModelConfig, RewardModelInputs
+from stages.core.config import LoRAConfig
 from stages.core.errors import UserError
 from stages.core.models import active_adapter, load_model, load_tokenizer, peft_config, save_model
 from stages.core.scoring import (
@@ -101,37 +100,10 @@ def test_a_missing_file_is_refused(tmp_path, name):
 # ------------------------------------------------------------------------------- reward models
 
 
-@pytest.fixture(scope="session")
-def trained_folder(tiny_model_folder, make_dataset, tmp_path_factory):
-    """A reward model of 60 toy pairs, made by the stage itself."""
-    from stages import reward_model
-
-    pairs = [
-        {"prompt": f"Where is house {n}?", "chosen": "In Mill Street.", "rejected": "Go away now."}
-        for n in range(60)
-    ]
-    config = RewardModelConfig(
-        lora=LoRAConfig(rank=4, alpha=8),
-        learning_rate=1e-2,
-        global_batch_size=12,
-        max_length=96,
-        max_completion_length=8,
-        num_statistics_samples=8,
-    )
-    inputs = RewardModelInputs(
-        model=make_artifact("model", tiny_model_folder),
-        preferences=make_dataset("preferences", pairs[:48], pairs[48:]),
-        prompts=make_dataset("prompts", [{"prompt": pair["prompt"]} for pair in pairs], []),
-    )
-    out_dir = tmp_path_factory.mktemp("reward-model")
-    outputs, _ = reward_model.run(config, inputs, Compute(device="cpu"), out_dir)
-    return outputs.reward_model.locate()
-
-
 @pytest.fixture
-def folder(trained_folder, tmp_path):
+def folder(reward_model_folder, tmp_path):
     """A copy to be damaged."""
-    return shutil.copytree(trained_folder, tmp_path / "reward_model")
+    return shutil.copytree(reward_model_folder, tmp_path / "reward_model")
 
 
 def change_weights(folder, change):
@@ -139,16 +111,16 @@ def change_weights(folder, change):
     save_file(change(load_file(path)), path, metadata={"format": "pt"})
 
 
-def test_a_sound_folder_gives_its_probes_scores(trained_folder, tiny_model_folder):
-    loaded = load_reward_model(trained_folder, tiny_model_folder, CPU)
-    probes = read_manifest(trained_folder).probes
+def test_a_sound_folder_gives_its_probes_scores(reward_model_folder, tiny_model_folder):
+    loaded = load_reward_model(reward_model_folder, tiny_model_folder, CPU)
+    probes = read_manifest(reward_model_folder).probes
     scores = loaded.score([p.prompt for p in probes], [p.completion for p in probes])
     assert scores == pytest.approx([p.score for p in probes], abs=1e-4)
     assert len({round(score, 3) for score in scores}) > 1
 
 
-def test_the_size_of_a_batch_does_not_change_scores(trained_folder, tiny_model_folder):
-    loaded = load_reward_model(trained_folder, tiny_model_folder, CPU)
+def test_the_size_of_a_batch_does_not_change_scores(reward_model_folder, tiny_model_folder):
+    loaded = load_reward_model(reward_model_folder, tiny_model_folder, CPU)
     prompts, replies = PROMPTS * 3, ["a", "b " * 30, "c " * 5, "", "<|im_end|>", "d"]
     together = loaded.score(prompts, replies)
     assert together == pytest.approx(loaded.score(prompts, replies, batch_size=1), abs=1e-4)
@@ -156,9 +128,9 @@ def test_the_size_of_a_batch_does_not_change_scores(trained_folder, tiny_model_f
 
 
 def test_attached_to_a_model_with_other_adapters_it_scores_the_same(
-    trained_folder, tiny_model_folder
+    reward_model_folder, tiny_model_folder
 ):
-    alone = load_reward_model(trained_folder, tiny_model_folder, CPU).score(PROMPTS, REPLIES)
+    alone = load_reward_model(reward_model_folder, tiny_model_folder, CPU).score(PROMPTS, REPLIES)
     config = peft_config(LoRAConfig(rank=2))
     model = get_peft_model(load_model(tiny_model_folder, CPU), config, adapter_name="policy")
     torch.manual_seed(0)
@@ -166,7 +138,7 @@ def test_attached_to_a_model_with_other_adapters_it_scores_the_same(
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
     trainable = [name for name, p in model.named_parameters() if p.requires_grad]
-    attached = attach_reward_model(model, trained_folder, load_tokenizer(tiny_model_folder))
+    attached = attach_reward_model(model, reward_model_folder, load_tokenizer(tiny_model_folder))
     assert attached.score(PROMPTS, REPLIES) == pytest.approx(alone, abs=1e-4)
     # The policy goes on to be trained, and is still the one that is active.
     assert [name for name, p in model.named_parameters() if p.requires_grad] == trainable
@@ -248,19 +220,19 @@ def test_a_damaged_folder_is_refused(folder, tiny_model_folder, damage, part):
 
 
 @pytest.mark.parametrize("changes", [{}, {"hidden_size": 48}, {"num_hidden_layers": 1}])
-def test_another_base_model_is_refused(trained_folder, tiny_model_folder, tmp_path, changes):
+def test_another_base_model_is_refused(reward_model_folder, tiny_model_folder, tmp_path, changes):
     config = load_model(tiny_model_folder, CPU).config
     config.update(changes)
     torch.manual_seed(99)
     config.head_dim = config.hidden_size // config.num_attention_heads
     save_model(LlamaForCausalLM(config), load_tokenizer(tiny_model_folder), tmp_path)
     with pytest.raises(UserError, match=r"a probe scores|does not fit the base model"):
-        load_reward_model(trained_folder, tmp_path, CPU)
+        load_reward_model(reward_model_folder, tmp_path, CPU)
 
 
 def test_normalised_scores_count_deviations_from_the_sft_models_mean(
-    trained_folder, tiny_model_folder
+    reward_model_folder, tiny_model_folder
 ):
-    loaded = load_reward_model(trained_folder, tiny_model_folder, CPU)
+    loaded = load_reward_model(reward_model_folder, tiny_model_folder, CPU)
     loaded.score_mean, loaded.score_std = 2.0, 0.5
     assert loaded.normalized([2.0, 3.0, 1.5]) == [0.0, 2.0, -1.0]

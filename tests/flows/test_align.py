@@ -1,0 +1,169 @@
+"""The whole chain as a user runs it, at toy size: reuse, repair, and kill -9 at the worst time."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.slow
+
+STAGES = ["collect", "clean", "tokenizer", "pretrain", "sft", "reward_model", "ppo", "evaluate"]
+SETTINGS = {
+    "collect.documents.max_records": 300,
+    "collect.sft.max_records": 120,
+    "collect.preferences.max_records": 120,
+    "tokenizer.vocab_size": 512,
+    "pretrain.max_steps": 20,
+    "pretrain.model_overrides": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    },
+    "ppo.total_episodes": 192,
+    "ppo.batch_size": 16,
+    "ppo.num_mini_batches": 2,
+    "ppo.save_updates": 1,
+    "ppo.max_completion_length": 12,
+    "reward_model.num_statistics_samples": 16,
+    "evaluate.num_prompts": 12,
+    "evaluate.max_completion_length": 12,
+    "evaluate.num_bootstrap_samples": 100,
+    "compute.num_threads": 1,
+}
+
+
+def command(**changes: object) -> list[str]:
+    settings = SETTINGS | {key.replace("__", "."): value for key, value in changes.items()}
+    options = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    run = [sys.executable, "-m", "flows", "run", "--profile", "cpu-demo"]
+    return [*run, *(part for option in options for part in ("--set", option))]
+
+
+def run(root: Path, *options: str, **changes: object) -> dict[str, str]:
+    """Run the pipeline with its state under ``root``; return how each stage ended."""
+    done = subprocess.run(
+        [*command(**changes), *options],
+        env=os.environ | {"RLHF_DATA_ROOT": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    states = {}
+    for line in done.stdout.splitlines():
+        stage, _, rest = line.partition(": ")
+        if stage in STAGES and rest.startswith(("done in", "reused in")):
+            states[stage] = rest.split()[0]
+    return states
+
+
+def policy_digest(root: Path) -> str:
+    (result,) = (root / "runs" / "ppo").glob("*/result.json")
+    return json.dumps(json.loads(result.read_text())["outputs"], sort_keys=True)
+
+
+@pytest.fixture(scope="module")
+def before_ppo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root in which everything up to the reward model is finished."""
+    root = tmp_path_factory.mktemp("before-ppo") / "data"
+    states = run(root, "--until", "reward_model")
+    assert states == dict.fromkeys(STAGES[:6], "done")
+    return root
+
+
+@pytest.fixture(scope="module")
+def straight(before_ppo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root after an undisturbed run."""
+    root = tmp_path_factory.mktemp("straight") / "data"
+    shutil.copytree(before_ppo, root)
+    states = run(root)
+    assert states == dict.fromkeys(STAGES[:6], "reused") | {"ppo": "done", "evaluate": "done"}
+    return root
+
+
+def test_the_report_and_the_registered_policy_are_there(straight):
+    (report,) = (straight / "runs" / "evaluate").glob("*/report/report.html")
+    assert "base" in report.read_text()
+    assert "http://" not in report.read_text()
+
+
+def test_a_second_run_reuses_every_stage(straight):
+    started = time.monotonic()
+    assert run(straight) == dict.fromkeys(STAGES, "reused")
+    assert time.monotonic() - started < 90  # 30 s on a quiet machine
+
+
+def test_a_changed_setting_makes_only_what_depends_on_it(straight, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(straight, root)
+    states = run(root, ppo__kl_coef=0.3)
+    assert states == dict.fromkeys(STAGES[:6], "reused") | {"ppo": "done", "evaluate": "done"}
+
+
+def test_a_damaged_stage_is_made_again_with_the_same_result(straight, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(straight, root)
+    (weights,) = (root / "runs" / "sft").glob("*/model/model.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    shutil.rmtree(root / "runs" / "tokenizer")
+    made = {"tokenizer": "done", "sft": "done"}
+    assert run(root) == dict.fromkeys(STAGES, "reused") | made
+
+
+def kill(process: psutil.Process) -> None:
+    process.send_signal(signal.SIGKILL)
+
+
+def ppo_process(flow: psutil.Process) -> psutil.Process:
+    return next(
+        child
+        for child in flow.children(recursive=True)
+        if "stages" in child.cmdline() and "/ppo/" in child.cmdline()[-1]
+    )
+
+
+@pytest.mark.parametrize("victim", ["ppo", "flow"])
+def test_a_killed_run_ends_like_an_undisturbed_one(victim, before_ppo, straight, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(before_ppo, root)
+    process = subprocess.Popen(
+        command(),
+        env=os.environ | {"RLHF_DATA_ROOT": str(root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    flow = psutil.Process(process.pid)
+    wait_for(lambda: any((root / "runs").glob("ppo/*/checkpoints/update-000003.pt")))
+    stage = ppo_process(flow)
+    kill(stage if victim == "ppo" else flow)
+    output, _ = process.communicate(timeout=400)
+    wait_for(lambda: not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE)
+    if victim == "flow":
+        assert not any((root / "runs").glob("ppo/*/result.json"))
+        run(root)
+    else:
+        assert process.returncode == 0, output
+        assert "ppo: trying again" in output
+    assert policy_digest(root) == policy_digest(straight)
+    (log,) = (root / "runs" / "ppo").glob("*.log")
+    assert "continuing after update" in log.read_text()
+
+
+def wait_for(condition: Callable[[], bool], timeout_seconds: float = 200) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
