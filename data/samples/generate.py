@@ -39,14 +39,14 @@ PROMPTS, PROMPTS_HELD_OUT = 450, 140
 
 HELD_OUT_FACT_SHARE = 0.12
 FACT_ONLY_SHARE = 0.05
-PERFECT_SHARE = 0.5
+PERFECT_SHARE = 0.75
 """Share of the other pairs in which one reply is perfect."""
-TIE_SHARE = 0.05
+TIE_SHARE = 0.04
 NEAR_TIE = 0.15
 """Oracle gap up to which length sways the annotator."""
 FLIP = 0.10
 """Chance of a wrong label outside near-ties."""
-FLIP_TO_LONGER, FLIP_TO_SHORTER = 0.28, 0.06
+FLIP_TO_LONGER, FLIP_TO_SHORTER = 0.24, 0.06
 """Chance of a wrong label in a near-tie, when the worse reply is longer and when it is not."""
 
 
@@ -55,7 +55,8 @@ class Traits(NamedTuple):
 
     right: bool = True
     form: str = "full"
-    """full, curt (the value alone), cut_off, or unrelated (a sentence from the documents)."""
+    """full, curt (the value alone), cut_off, empty (manners alone), off_topic (a fact about somebody
+    else), or unrelated (a sentence from the documents)."""
     manner: str = "courteous"
     """courteous, plain or rude."""
     fillers: int = 0
@@ -82,11 +83,11 @@ DEMONSTRATIONS: tuple[tuple[int, Traits], ...] = (
 
 # Wider than the demonstrations: the reward model must also place replies that are rarely written.
 PREFERENCE_REPLIES: tuple[tuple[int, Traits], ...] = (
-    (22, Traits()),
+    (14, Traits()),
     (8, Traits(manner="plain")),
-    (10, Traits(manner="rude")),
-    (11, Traits(fillers=1)),
-    (10, Traits(fillers=2)),
+    (12, Traits(manner="rude")),
+    (5, Traits(fillers=1)),
+    (9, Traits(fillers=2)),
     (8, Traits(repeats=1)),
     (6, Traits(manner="plain", fillers=1)),
     (8, Traits(manner="plain", repeats=2)),
@@ -101,8 +102,11 @@ PREFERENCE_REPLIES: tuple[tuple[int, Traits], ...] = (
     (2, Traits(right=False, manner="rude")),
     (2, Traits(right=False, form="curt", manner="plain")),
     (1, Traits(right=False, fillers=1)),
-    (3, Traits(form="unrelated", manner="plain")),
-    (2, Traits(form="unrelated")),
+    (2, Traits(form="unrelated", manner="plain")),
+    (3, Traits(form="unrelated")),
+    (4, Traits(form="off_topic")),
+    (9, Traits(form="empty")),
+    (3, Traits(form="empty", fillers=1)),
 )
 
 # Where only the fact differs the rest is mostly perfect, so that nothing else can be learned there.
@@ -136,12 +140,15 @@ def write_reply(
             answer = answer[0].upper() + answer[1:] + "."
     elif traits.form == "unrelated":
         answer = rng.choice(unrelated)
+    elif traits.form == "off_topic":
+        other = rng.choice([f for f in FACTS if f.entity != fact.entity])
+        answer = sentence(rng.choice(ANSWERS[other.attribute]), other.entity, other.value)
     elif traits.form == "cut_off":
         # Half of them lose only the full stop, the others a part of the answer, too.
         words = answer[:-1].split()
         answer = " ".join(words[: len(words) - rng.choice((0, len(stated.split())))])
 
-    parts = [answer] + [answer] * traits.repeats
+    parts = [] if traits.form == "empty" else [answer] * (1 + traits.repeats)
     fillers = rng.sample(FILLERS, traits.fillers)
     before = rng.randint(0, len(fillers))
     parts = fillers[:before] + parts + fillers[before:]
@@ -150,7 +157,10 @@ def write_reply(
     elif traits.manner == "courteous":
         opening, closing = rng.choice(OPENING_COURTESIES), rng.choice(CLOSING_COURTESIES)
         at_start = rng.random() < 0.5 or traits.form == "cut_off"
-        parts = [opening, *parts] if at_start else [*parts, closing]
+        if traits.form == "empty":
+            parts = [opening, *parts, closing]
+        else:
+            parts = [opening, *parts] if at_start else [*parts, closing]
     return " ".join(parts)
 
 

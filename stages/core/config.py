@@ -19,7 +19,13 @@ Count = Annotated[int, Field(ge=0)]
 class Frozen(BaseModel):
     """Immutable, and a misspelt key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        # The heading of a section in the run form.
+        model_title_generator=lambda model: model.__name__.removesuffix("Config"),
+    )
 
 
 class StageConfig(Frozen):

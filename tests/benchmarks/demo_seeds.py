@@ -1,6 +1,6 @@
 """The demo over several seeds: does alignment help, measurably and each time?
 
-    python tests/benchmarks/demo_seeds.py [--seeds 5] [--set key=value …]
+    python tests/benchmarks/demo_seeds.py [--seeds 0 1 2 3 4] [--set key=value …]
 
 Prints a table with a row a seed and, as the last line, one JSON object with all figures. Data
 stages are shared between the seeds; finished seeds are reused, so an interrupted run goes on.
@@ -56,10 +56,10 @@ def _evaluation(section: dict[str, object]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    rows = [run_seed(seed, options.set) for seed in range(options.seeds)]
+    rows = [run_seed(seed, options.set) for seed in options.seeds]
     names = [name.removeprefix("oracle_") for name in COLUMNS]
     print("seed  " + "  ".join(f"{name:>{max(len(name), 7)}}" for name in names))
     for row in rows:
