@@ -37,7 +37,10 @@ def run(
         ) from error
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_CHAT_TEMPLATE
-    if model.config.model_type and getattr(model.config, "quantization_config", None) is not None:
+    if "gguf_file" in where:  # loaded dequantised, though model and configuration say otherwise
+        del model.config.quantization_config
+        model.hf_quantizer = None
+    if getattr(model.config, "quantization_config", None) is not None:
         raise UserError(
             f"base_model.source = {config.source}: is quantised; give unquantised weights or a GGUF"
         )

@@ -55,7 +55,7 @@ class Traits(NamedTuple):
 
     right: bool = True
     form: str = "full"
-    """full, curt (the value alone), cut_off, empty (manners alone), off_topic (a fact about somebody
+    """full, curt (the value alone), cut_off, empty (manners alone), off_topic (a fact of somebody
     else), or unrelated (a sentence from the documents)."""
     manner: str = "courteous"
     """courteous, plain or rude."""

@@ -40,7 +40,7 @@ def test_override_reads_text_as_json_where_the_setting_is_no_text() -> None:
 def test_override_reaches_into_tables() -> None:
     config = override(cpu_demo(), {"pretrain.model_overrides.hidden_size": "64"})
     assert config.pretrain.model_overrides["hidden_size"] == 64
-    assert config.pretrain.model_overrides["num_hidden_layers"] == 6
+    assert config.pretrain.model_overrides["num_hidden_layers"] == 3
 
 
 def test_override_leaves_the_given_configuration_alone() -> None:
