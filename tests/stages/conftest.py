@@ -4,7 +4,7 @@ The artifacts lie outside every test's data root, so that their paths are absolu
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def tokenizer_folder(
     ``<|endoftext|>`` begins documents and pads."""
     from stages import tokenizer
 
-    rows = list(islice(read_jsonl(SAMPLES / "documents.jsonl"), 200))
+    rows = list(read_jsonl(SAMPLES / "documents_held_out.jsonl"))
     inputs = TokenizerInputs(documents=make_dataset("documents", rows, rows[:10]))
     out_dir = tmp_path_factory.mktemp("tokenizer")
     outputs, _ = tokenizer.run(TokenizerConfig(vocab_size=512), inputs, Compute(), out_dir)
