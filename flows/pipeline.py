@@ -86,9 +86,9 @@ def run_or_reuse(
     stage = config.stage
     reporter = progress.current()
     began = time.monotonic()
-    reporter.start(stage)
     state, metrics = "failed", {}
     try:
+        reporter.start(stage)
         first_try = prefect.runtime.task_run.run_count <= 1
         result = None if forced and first_try else finished_result(config, inputs)
         if result is not None:

@@ -77,6 +77,7 @@ def test_both_adapters_and_the_head_get_gradients_and_nothing_else_does(
     tiny_model_folder, tmp_path
 ):
     trainer = make_trainer(tiny_model_folder, tmp_path)
+    nn.init.ones_(trainer.value_model.head.weight)  # a zero head would pass no gradient on
     rollout = trainer._collect_rollout()
     policy, value = trainer._losses(rollout, list(range(8)), int(rollout.lengths.sum()))
     (policy.loss + value.loss).backward()
