@@ -64,9 +64,9 @@ def cpu_demo() -> PipelineConfig:
                 "global_batch_size": 16,
                 "max_length": 128,
                 "max_completion_length": 40,
-                "num_epochs": 1.5,
+                "num_epochs": 1.0,
                 "learning_rate": 2e-3,
-                "eval_steps": 250,
+                "eval_steps": 125,
                 "save_steps": 125,
             },
             "ppo": {

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from stages.core.artifacts import (
@@ -34,6 +35,9 @@ USER_ERROR_EXIT_CODE = 2
 PROGRESS_PREFIX = "::progress "
 ERROR_PREFIX = "::error "
 TERMINATE_GRACE_SECONDS = 10
+LOAD_INTERVAL_SECONDS = 0.3
+BUSY_PERCENT = 40.0
+"""Share of all cores that other processes use, from which on they count as busy."""
 
 LineHandler = Callable[[str], None]
 ProgressHandler = Callable[[dict[str, Any]], None]
@@ -147,8 +151,7 @@ def _run_process(
     child_environment = {
         **os.environ,
         "PYTHONUNBUFFERED": "1",
-        # Threads that spin while they wait crawl when anything else uses the cores.
-        "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "1000"),
+        **_waiting_policy(psutil.cpu_percent(LOAD_INTERVAL_SECONDS)),
         "PYTHONHASHSEED": "0",  # sets are written to configuration files in hash order
         "RLHF_DATA_ROOT": str(data_root()),
         "RLHF_PARENT_PID": str(os.getpid()),
@@ -191,6 +194,14 @@ def _run_process(
         raise UserError(f"{stage}: {error}")
     if code != 0:
         raise StageCrashedError(_crash_message(stage, code, log.name, last_lines))
+
+
+def _waiting_policy(load_percent: float) -> dict[str, str]:
+    """How OpenMP's threads wait for each other. By default they spin: on quiet cores training is up
+    to a third faster for it, but two jobs that both spin slow each other down sevenfold."""
+    if load_percent < BUSY_PERCENT or {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        return {}
+    return {"GOMP_SPINCOUNT": "1000"}
 
 
 def _progress_event(line: str) -> dict[str, Any] | None:

@@ -25,6 +25,7 @@ from stages.core.errors import StageCrashedError, UserError
 from stages.core.launch import (
     _crash_message,
     _progress_event,
+    _waiting_policy,
     finished_result,
     run_stage,
     stage_folder,
@@ -261,6 +262,15 @@ def test_lines_of_two_processes_mixed_together_are_no_progress_event():
     assert _progress_event('::progress {"step": 1, "total": 2}') == {"step": 1, "total": 2}
     assert _progress_event('::progress {"step": 1, WARNING: something') is None
     assert _progress_event("step 1") is None
+
+
+def test_threads_spin_unless_the_cores_are_busy_or_the_user_decided(monkeypatch):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert _waiting_policy(5.0) == {}
+    assert _waiting_policy(90.0) == {"GOMP_SPINCOUNT": "1000"}
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert _waiting_policy(90.0) == {}
 
 
 # ------------------------------------------------------------------------------- locks and kills
