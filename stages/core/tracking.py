@@ -27,7 +27,7 @@ from mlflow.entities import RunStatus
 from mlflow.tracking import MlflowClient
 
 from stages.core.artifacts import Artifact, StageResult, data_root
-from stages.core.config import Frozen
+from stages.core.config import Frozen, PipelineConfig
 from stages.core.launch import PROGRESS_PREFIX
 
 if TYPE_CHECKING:
@@ -57,14 +57,15 @@ def set_up() -> str:
     return uri
 
 
-def start_pipeline_run(profile: str, config: Frozen, flow_run_id: str = "") -> str:
-    """Open the parent run of one pipeline run and return its id."""
+def start_pipeline_run(profile: str, config: PipelineConfig, flow_run_id: str = "") -> str:
+    """Open the parent run of one pipeline run in the profile's experiment and return its id."""
     set_up()
     client = MlflowClient()
     _end_abandoned_runs(client)
     experiment_id = _experiment(client, profile)
     tags = {**_process_tags(), "prefect_flow_run": flow_run_id, "git_commit": git_commit()}
-    run_id: str = client.create_run(experiment_id, tags=tags, run_name=profile).info.run_id
+    name = f"{profile} seed {config.seed}"
+    run_id: str = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
     _log_params(client, run_id, _flatten(config.model_dump(mode="json")))
     return run_id
 

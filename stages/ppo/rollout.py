@@ -81,7 +81,8 @@ class ValueModel(nn.Module):
                 use_cache=False,
             ).last_hidden_state
         num_tokens = batch.completion_mask.shape[1]
-        return self.head(hidden[:, -num_tokens - 1 : -1].float()).squeeze(-1)
+        with torch.autocast(hidden.device.type, enabled=False):  # small, and worth the precision
+            return self.head(hidden[:, -num_tokens - 1 : -1].float()).squeeze(-1)
 
 
 def collect_rollout(

@@ -102,6 +102,7 @@ def test_the_users_store_is_honoured(store, monkeypatch):
 def test_a_pipeline_run_holds_every_setting(client, parent):
     run = client.get_run(parent)
     assert run.info.status == "RUNNING"
+    assert run.info.run_name.endswith(" seed 3")
     assert run.data.params["seed"] == run.data.params["ppo.seed"] == "3"
     assert run.data.params["sft.lora.rank"] == "16"
     assert len(run.data.params) > 100  # more than one request takes

@@ -113,6 +113,41 @@ def test_padding_does_not_change_the_losses(tiny_model_folder, tmp_path):
         torch.testing.assert_close(together[index], sum(losses[index] for losses in alone))
 
 
+def test_in_bfloat16_the_gradient_points_the_same_way(tiny_model_folder, tmp_path, monkeypatch):
+    """As on a GPU. CPUs compute in bfloat16, too, only slowly, so the stages do not use it there."""
+
+    def gradients():
+        trainer = make_trainer(tiny_model_folder, tmp_path)
+        with torch.no_grad():  # LoRA's B starts at zero, which would leave A without a gradient
+            for parameter in trainer.policy_parameters + trainer.value_parameters:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+        policy, value = trainer._losses(rollout, list(range(8)), int(rollout.lengths.sum()))
+        (policy.loss + value.loss).backward()
+        parts = trainer.policy_parameters, trainer.value_parameters
+        return [torch.cat([p.grad.flatten() for p in part]) for part in parts]
+
+    rollout = make_trainer(tiny_model_folder, tmp_path)._collect_rollout()
+    generator = torch.Generator().manual_seed(0)
+    expected = gradients()
+    monkeypatch.setattr("stages.core.models.supports_bf16", lambda device: True)
+    generator.manual_seed(0)
+    for name, one, other in zip(("policy", "value"), expected, gradients(), strict=True):
+        similarity = float(torch.cosine_similarity(one, other, dim=0))
+        print(name, similarity)
+        assert 0.99 < similarity < 1, name
+        assert float(other.norm() / one.norm()) == pytest.approx(1, abs=0.05)
+
+
+def test_an_update_in_bfloat16_runs_and_stays_near_the_one_in_float32(
+    tiny_model_folder, tmp_path, monkeypatch
+):
+    plain = make_trainer(tiny_model_folder, tmp_path / "float32", total_episodes=8).train()
+    monkeypatch.setattr("stages.core.models.supports_bf16", lambda device: True)
+    half = make_trainer(tiny_model_folder, tmp_path / "bfloat16", total_episodes=8).train()
+    assert half.history[0]["entropy"] == pytest.approx(plain.history[0]["entropy"], rel=0.05)
+    assert half.history[0]["kl"] == pytest.approx(0, abs=0.2)
+
+
 def test_a_resumed_run_equals_the_straight_run_bit_for_bit(tiny_model_folder, tmp_path):
     straight = make_trainer(tiny_model_folder, tmp_path / "straight")
     straight.train()
