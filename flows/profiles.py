@@ -118,7 +118,7 @@ def single_gpu() -> PipelineConfig:
         {
             "profile": "single-gpu",
             "compute.device": "cuda",
-            # 16 replies of 1,024 tokens at once in the reward model: some 16 GB of activations.
+            # 16 replies of 1,024 tokens at once in the reward model: by estimate 16 GB of activations.
             "compute.micro_batch_size": 8,
             "sft.global_batch_size": 128,
             "sft.max_length": 1024,
