@@ -118,7 +118,7 @@ def single_gpu() -> PipelineConfig:
         {
             "profile": "single-gpu",
             "compute.device": "cuda",
-            # 16 replies of 1,024 tokens at once in the reward model: by estimate 16 GB of activations.
+            # The reward model takes 16 replies of 1,024 tokens at once: by estimate 16 GB.
             "compute.micro_batch_size": 8,
             "sft.global_batch_size": 128,
             "sft.max_length": 1024,

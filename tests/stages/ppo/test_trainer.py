@@ -114,7 +114,7 @@ def test_padding_does_not_change_the_losses(tiny_model_folder, tmp_path):
 
 
 def test_in_bfloat16_the_gradient_points_the_same_way(tiny_model_folder, tmp_path, monkeypatch):
-    """As on a GPU. CPUs compute in bfloat16, too, only slowly, so the stages do not use it there."""
+    """As on a GPU: CPUs compute in bfloat16, too, though the stages do not ask them to."""
 
     def gradients():
         trainer = make_trainer(tiny_model_folder, tmp_path)
