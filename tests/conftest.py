@@ -5,6 +5,7 @@ import and not in a fixture. Processes that tests start inherit them.
 """
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ for _name in ("MLFLOW_TRACKING_URI", "RLHF_TRACKING_PARENT_RUN", "RLHF_PREFECT_F
 
 def pytest_configure(config: pytest.Config) -> None:
     """Caches, and the data root of what runs outside a test, in a folder that goes at the end."""
+    # A shell has what it starts in the background ignore Ctrl-C, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = tempfile.TemporaryDirectory(prefix="rlhf-tests-")
     config.add_cleanup(folder.cleanup)
     os.environ["HF_HOME"] = f"{folder.name}/huggingface"

@@ -148,3 +148,24 @@ def test_an_interrupt_ends_all_children(
     assert alive == []
     assert prefect_rows("select state_name from task_run") == [("Crashed",)]
     assert prefect_rows("select state_name from flow_run") == [("Crashed",)]
+
+
+@pytest.mark.slow
+def test_under_nohup_a_run_outlives_its_terminal(config_file: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        ["nohup", *_command("run", "--config", str(config_file), "--until", "collect")],
+        cwd=CHECKOUT,
+        env=_environment(tmp_path),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("collect: started"):
+            break
+    process.send_signal(signal.SIGHUP)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    assert "collect: done" in out
