@@ -117,18 +117,13 @@ def test_run_makes_then_reuses_and_writes_nothing_at_home(
     assert json.loads(first.read_text())["profile"] == "tiny"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_all_children(
-    number: signal.Signals,
-    config_file: Path,
-    tmp_path: Path,
-    prefect_rows: Callable[[str], list[tuple[str, ...]]],
-) -> None:
+def _collecting(command: list[str], data_root: Path) -> subprocess.Popen[str]:
+    """The process of a run whose stage collect has just begun."""
     process = subprocess.Popen(
-        _command("run", "--config", str(config_file), "--until", "clean"),
+        command,
         cwd=CHECKOUT,
-        env=_environment(tmp_path),
+        env=_environment(data_root),
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -137,6 +132,20 @@ def test_an_interrupt_ends_all_children(
     for line in process.stdout:
         if line.startswith("collect: started"):
             break
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_all_children(
+    number: signal.Signals,
+    config_file: Path,
+    tmp_path: Path,
+    prefect_rows: Callable[[str], list[tuple[str, ...]]],
+) -> None:
+    process = _collecting(
+        _command("run", "--config", str(config_file), "--until", "clean"), tmp_path
+    )
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
     process.send_signal(number)
@@ -152,19 +161,9 @@ def test_an_interrupt_ends_all_children(
 
 @pytest.mark.slow
 def test_under_nohup_a_run_outlives_its_terminal(config_file: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        ["nohup", *_command("run", "--config", str(config_file), "--until", "collect")],
-        cwd=CHECKOUT,
-        env=_environment(tmp_path),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    process = _collecting(
+        ["nohup", *_command("run", "--config", str(config_file), "--until", "collect")], tmp_path
     )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("collect: started"):
-            break
     process.send_signal(signal.SIGHUP)
     out, error = process.communicate(timeout=60)
     assert process.returncode == 0, error
