@@ -234,7 +234,8 @@ def _publish(run_id: str, outputs: Mapping[str, Frozen], results: Results) -> No
         "base": sft.model.path,
         "base_digest": sft.model.digest,
     }
-    version = tracking.register_policy(run_id, ppo.adapter.locate(), tags)
+    policy = ppo.adapter or ppo.model  # no adapter where all weights were trained
+    version = tracking.register_policy(run_id, policy.locate(), tags)
     page = mlflow_address() + tracking.run_page(run_id)
     links = f"[MLflow run]({page}) · policy: `rlhf-policy` version {version} (challenger)\n\n"
     create_markdown_artifact(links + _report_text(report), key="report", description="Report")

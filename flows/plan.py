@@ -10,6 +10,11 @@ from stages.core import config as schema
 from stages.core.artifacts import Artifact, make_artifact
 from stages.core.config import Datasets, DataSource, Frozen, PipelineConfig, StageConfig
 from stages.core.errors import UserError
+from stages.core.scorer_places import (
+    check_scorer_name,
+    reward_model_base,
+    scorer_folder_kind,
+)
 from stages.core.sources import source_files
 
 StageName = Literal[
@@ -95,9 +100,16 @@ def check(config: PipelineConfig, stages: tuple[str, ...]) -> None:
         raise UserError("collect has no data: set collect.documents.paths or another kind's")
     _source_files(config)
     _check_base_model(config)
+    if "ppo" in stages:
+        for name, place in config.ppo.scorers.items():
+            setting = f"ppo.scorers.{name}"
+            check_scorer_name(setting, name)
+            _check_scorer(setting, _scorer_path(setting, place))
     if "evaluate" in stages:
-        for name in config.evaluate.scorers:
-            _scorer_file(config, name)
+        for name, place in config.evaluate.scorers.items():
+            setting = f"evaluate.scorers.{name}"
+            check_scorer_name(setting, name)
+            _scorer_file(setting, place)
 
 
 def stage_inputs(
@@ -145,7 +157,15 @@ def stage_inputs(
     reward_model = _as(schema.RewardModelOutputs, outputs["reward_model"]).reward_model
     if stage == "ppo":
         ppo_inputs = schema.PPOInputs(
-            model=sft, reward_model=reward_model, prompts=_given(data.prompts)
+            model=sft,
+            reward_model=reward_model,
+            prompts=_given(data.prompts),
+            # Only where they are used: other results do not depend on them.
+            preferences=_given(data.preferences) if config.ppo.algorithm == "dpo" else None,
+            scorers={
+                name: make_artifact("scorer", _scorer_path(f"ppo.scorers.{name}", place))
+                for name, place in config.ppo.scorers.items()
+            },
         )
         return ppo_inputs, ("clean", "sft", "reward_model")
     ppo = _as(schema.PPOOutputs, outputs["ppo"])
@@ -157,8 +177,8 @@ def stage_inputs(
         datasets=data,
         history=ppo.history,
         scorers={
-            name: make_artifact("scorer", _scorer_file(config, name))
-            for name in config.evaluate.scorers
+            name: make_artifact("scorer", _scorer_file(f"evaluate.scorers.{name}", place))
+            for name, place in config.evaluate.scorers.items()
         },
     )
     return evaluate_inputs, ("clean", base_stage, "sft", "reward_model", "ppo")
@@ -217,12 +237,33 @@ def _check_base_model(config: PipelineConfig) -> None:
         )
 
 
-def _scorer_file(config: PipelineConfig, name: str) -> Path:
-    setting, where = f"evaluate.scorers.{name}", config.evaluate.scorers[name]
-    file, colon, function = where.rpartition(":")
-    if not colon or not function.isidentifier():
-        raise UserError(f"{setting}: {where!r} must be file.py:function")
+def _scorer_path(setting: str, place: str) -> Path:
+    """The folder of a reward model, or the file of a function scorer."""
+    path = _find(place)
+    if path is not None and path.is_dir():
+        return path
+    if ":" not in place:
+        raise UserError(
+            f"{setting}: {place!r} is neither a folder here nor file.py:function; "
+            f"looked in {Path.cwd()}"
+        )
+    return _scorer_file(setting, place)
+
+
+def _scorer_file(setting: str, place: str) -> Path:
+    file, colon, function = place.rpartition(":")
+    if not colon or not file.endswith(".py") or not function.isidentifier():
+        raise UserError(f"{setting}: {place!r} must be file.py:function")
     path = _find(file)
     if path is None or not path.is_file():
         raise UserError(f"{setting}: {file}: no such file; looked in {Path.cwd()}")
     return path
+
+
+def _check_scorer(setting: str, path: Path) -> None:
+    """Whether a scorer's folder can be one, and a reward model's base is still there."""
+    try:
+        if path.is_dir() and scorer_folder_kind(path) == "reward_model":
+            reward_model_base(path)
+    except UserError as error:
+        raise UserError(f"{setting}: {error}") from None

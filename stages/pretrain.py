@@ -270,13 +270,16 @@ class SampleTexts(TrainerCallback):
             [prompt] * self._num_samples,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=padding_id(tokenizer),
-            max_new_tokens=SAMPLE_TOKENS,
             temperature=0.8,
-            generator=torch.Generator().manual_seed(self._seed),
+            uniforms=torch.rand(
+                self._num_samples,
+                SAMPLE_TOKENS,
+                generator=torch.Generator().manual_seed(self._seed),
+            ),
             batch_size=self._num_samples,
         )
         model.train(was_training)
-        texts = [tokenizer.decode(reply, skip_special_tokens=True) for reply in replies]
+        texts = [tokenizer.decode(reply, skip_special_tokens=True) for reply in replies.ids]
         for text in texts:
             print(f"sample at step {state.global_step}: {text}", flush=True)
         rows = [{"step": state.global_step, "text": text} for text in texts]

@@ -218,12 +218,15 @@ def _sft_samples(
         [ids for _, ids in fitting],
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=padding_id(tokenizer),
-        max_new_tokens=config.max_completion_length,
         temperature=1.0,
-        generator=torch.Generator().manual_seed(config.seed),
+        uniforms=torch.rand(
+            len(fitting),
+            config.max_completion_length,
+            generator=torch.Generator().manual_seed(config.seed),
+        ),
         batch_size=SAMPLE_BATCH_SIZE,
     )
-    texts = [decode_completion(tokenizer, reply) for reply in replies]
+    texts = [decode_completion(tokenizer, reply) for reply in replies.ids]
     return [prompt for prompt, _ in fitting], texts
 
 

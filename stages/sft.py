@@ -139,11 +139,12 @@ def _sample(
         [encode_prompt(tokenizer, prompt) for prompt in prompts],
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=padding_id(tokenizer),
-        max_new_tokens=SAMPLE_TOKENS,
         temperature=1.0,
-        generator=torch.Generator().manual_seed(seed),
+        uniforms=torch.rand(
+            len(prompts), SAMPLE_TOKENS, generator=torch.Generator().manual_seed(seed)
+        ),
         batch_size=NUM_SAMPLES,
-    )
+    ).ids
     rows = [
         {"prompt": prompt_text(prompt), "response": decode_completion(tokenizer, reply)}
         for prompt, reply in zip(prompts, replies, strict=True)

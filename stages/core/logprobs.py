@@ -1,30 +1,41 @@
-"""Batches of prompts with replies, and the log-probabilities of the replies' tokens."""
+"""Batches of prompts with replies, and the log-probabilities of the replies' tokens.
 
+The head of a language model is its largest matrix. It is applied only where a reply's token is
+predicted, and in pieces: logits of shape (batch, positions, vocabulary) never exist.
+"""
+
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from stages.core.models import autocast
+from stages.core.batching import token_budget_batches
+from stages.core.models import autocast, replaced_forward
+
+MAX_LOGITS = 2**23
+"""Logits in memory at once: 32 MiB in float32."""
 
 
 class SequenceBatch(NamedTuple):
-    """Prompts padded on the left and completions padded on the right, so that all completions
-    begin in the same column. P, C: longest prompt and completion of the batch."""
+    """B prompts followed by their completions, padded on the right to L tokens. Under causal
+    attention nothing that follows a token changes it, so there is no mask, and torch takes its
+    fastest attention. N: tokens of all completions."""
 
     input_ids: torch.Tensor
-    """(B, P + C)"""
-    attention_mask: torch.Tensor
-    """(B, P + C), 1 at tokens, 0 at padding."""
-    position_ids: torch.Tensor
-    """(B, P + C)"""
-    completion_mask: torch.Tensor
-    """(B, C), True at the completion's tokens, EOS included."""
+    """(B, L)"""
+    predictors: torch.Tensor
+    """(N,) for each completion token the place, in the flattened (B · L), of the token before it;
+    row by row."""
+    completion_ids: torch.Tensor
+    """(N,)"""
 
-    @property
-    def completion_ids(self) -> torch.Tensor:
-        """(B, C)"""
-        return self.input_ids[:, self.input_ids.shape[1] - self.completion_mask.shape[1] :]
+    def select(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The states (N, H), out of (B, L, H), in which the completion tokens are chosen."""
+        return hidden.flatten(0, 1)[self.predictors]
 
 
 def collate(
@@ -34,42 +45,77 @@ def collate(
     device: torch.device,
 ) -> SequenceBatch:
     """Pad a list of prompts and completions to one batch."""
-    prompt_length = max(map(len, prompt_ids))
-    completion_length = max(map(len, completion_ids))
-    shape = (len(prompt_ids), prompt_length + completion_length)
-    input_ids = torch.full(shape, pad_token_id)
-    attention_mask = torch.zeros(shape, dtype=torch.long)
-    for row, (prompt, completion) in enumerate(zip(prompt_ids, completion_ids, strict=True)):
-        begin, end = prompt_length - len(prompt), prompt_length + len(completion)
-        input_ids[row, begin:end] = torch.tensor(prompt + completion)
-        attention_mask[row, begin:end] = 1
+    pairs = list(zip(prompt_ids, completion_ids, strict=True))
+    longest = max(len(prompt) + len(completion) for prompt, completion in pairs)
+    input_ids = torch.full((len(pairs), longest), pad_token_id)
+    predictors = []
+    for row, (prompt, completion) in enumerate(pairs):
+        input_ids[row, : len(prompt) + len(completion)] = torch.tensor(prompt + completion)
+        first = row * longest + len(prompt) - 1
+        predictors.append(torch.arange(first, first + len(completion)))
+    flat = torch.cat(predictors)
     return SequenceBatch(
-        input_ids.to(device),
-        attention_mask.to(device),
-        (attention_mask.cumsum(-1) - 1).clamp(min=0).to(device),
-        attention_mask[:, prompt_length:].bool().to(device),
+        input_ids.to(device), flat.to(device), input_ids.flatten()[flat + 1].to(device)
     )
 
 
 def token_logprobs(
-    model: PreTrainedModel, batch: SequenceBatch, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of each completion token, and the entropy of its distribution, both (B, C)
-    and at the sampling temperature. Entries at padding mean nothing."""
-    num_tokens = batch.completion_mask.shape[1]
-    logits = model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        use_cache=False,
-        logits_to_keep=num_tokens + 1,
-    ).logits[:, :-1]
-    # The logits at one position predict the next token.
-    distribution = (logits.float() / temperature).log_softmax(-1)
-    logprobs = distribution.gather(-1, batch.completion_ids.unsqueeze(-1)).squeeze(-1)
-    with torch.no_grad():
-        entropy = -(distribution.exp() * distribution).sum(-1)
-    return logprobs, entropy
+    model: PreTrainedModel, hidden: torch.Tensor, token_ids: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Log-probability (N,) of each token in the state (N, H) that it is chosen in, at the sampling
+    temperature."""
+
+    def piece(states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        return -cross_entropy(_logits(model, states, temperature), ids, reduction="none")
+
+    return _in_pieces(model, piece, hidden, token_ids)
+
+
+def token_entropies(
+    model: PreTrainedModel, hidden: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Entropy (N,) in nats of the distribution over the next token in each state (N, H)."""
+
+    def piece(states: torch.Tensor) -> torch.Tensor:
+        distribution = _logits(model, states, temperature).log_softmax(-1)
+        return -(distribution.exp() * distribution).sum(-1)
+
+    return _in_pieces(model, piece, hidden)
+
+
+def _in_pieces(
+    model: PreTrainedModel, function: Callable[..., torch.Tensor], *rows: torch.Tensor
+) -> torch.Tensor:
+    """``function`` of the rows, a piece at a time where their logits would be many. Pieces are
+    computed again in the backward pass, so that no more than one lives then either."""
+    size = max(MAX_LOGITS // model.get_output_embeddings().weight.shape[0], 1)
+    if len(rows[0]) <= size:
+        return function(*rows)
+    pieces = [
+        checkpoint(
+            function, *(tensor[start : start + size] for tensor in rows), use_reentrant=False
+        )
+        for start in range(0, len(rows[0]), size)
+    ]
+    return torch.cat(pieces)
+
+
+class _DecoderOutput(BaseModelOutputWithPast):
+    """A decoder's output in which all but the states is None, whatever an architecture asks for."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+def _logits(model: PreTrainedModel, hidden: torch.Tensor, temperature: float) -> torch.Tensor:
+    """(N, vocabulary) in float32. The model's own forward makes them, with its decoder replaced:
+    some architectures cap or scale their logits, and a bare product with the head would not."""
+    decoded = _DecoderOutput(last_hidden_state=hidden.unsqueeze(0))
+    with replaced_forward(model.get_decoder(), lambda *args, **kwargs: decoded):
+        output = model(inputs_embeds=hidden.unsqueeze(0), use_cache=False)
+    logits: torch.Tensor = output.logits[0].float()
+    return logits if temperature == 1 else logits / temperature
 
 
 @torch.no_grad()
@@ -79,18 +125,21 @@ def completion_logprobs(
     completion_ids: list[list[int]],
     *,
     temperature: float,
-    batch_size: int,
+    max_tokens_per_batch: int,
     pad_token_id: int,
+    on_batch: Callable[[int], None] = lambda num_done: None,
 ) -> list[torch.Tensor]:
-    """Per-token log-probabilities of each completion, one CPU tensor (its length,) a row."""
+    """Per-token log-probabilities of each completion, one CPU tensor (its length,) a row.
+
+    Args:
+        on_batch: called with the number of rows just done.
+    """
     lengths = [
         len(prompt) + len(completion)
         for prompt, completion in zip(prompt_ids, completion_ids, strict=True)
     ]
-    order = sorted(range(len(prompt_ids)), key=lengths.__getitem__)
     result: list[torch.Tensor] = [torch.empty(0)] * len(prompt_ids)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
+    for rows in token_budget_batches(lengths, max_tokens_per_batch):
         batch = collate(
             [prompt_ids[row] for row in rows],
             [completion_ids[row] for row in rows],
@@ -98,7 +147,12 @@ def completion_logprobs(
             model.device,
         )
         with autocast(model.device):
-            logprobs, _ = token_logprobs(model, batch, temperature)
-        for row, values, mask in zip(rows, logprobs, batch.completion_mask, strict=True):
-            result[row] = values[mask].cpu()
+            hidden = model.get_decoder()(input_ids=batch.input_ids, use_cache=False)
+            values = token_logprobs(
+                model, batch.select(hidden.last_hidden_state), batch.completion_ids, temperature
+            )
+        parts = values.cpu().split_with_sizes([len(completion_ids[row]) for row in rows])
+        for row, part in zip(rows, parts, strict=True):
+            result[row] = part
+        on_batch(len(rows))
     return result

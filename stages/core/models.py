@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -176,6 +176,46 @@ def active_adapter(model: PeftModel, name: str | None) -> Iterator[None]:
     finally:
         for layer, (active, disabled) in zip(layers, before, strict=True):
             layer._active_adapter, layer._disable_adapters = active, disabled
+
+
+@contextlib.contextmanager
+def merged_adapter(model: PeftModel, name: str) -> Iterator[None]:
+    """Run the bare model with adapter ``name`` added into its weights: faster than beside them.
+
+    The weights before are put back, not computed back: that would drift by rounding, which a
+    resumed run could not repeat. Needs memory for a second copy of the adapted weights.
+
+    Raises:
+        KeyError: there is no such adapter.
+    """
+    if name not in model.peft_config:
+        raise KeyError(f"no adapter {name!r}; there are {', '.join(model.peft_config)}")
+    layers = [
+        layer
+        for layer in model.modules()
+        if isinstance(layer, BaseTunerLayer) and name in getattr(layer, "lora_A", {})
+    ]
+    weights = [layer.get_base_layer().weight for layer in layers]
+    originals = [weight.data for weight in weights]
+    try:
+        with torch.no_grad():
+            for layer, weight in zip(layers, weights, strict=True):
+                weight.data = weight.data + layer.get_delta_weight(name)
+        with active_adapter(model, None):
+            yield
+    finally:
+        for weight, original in zip(weights, originals, strict=True):
+            weight.data = original
+
+
+@contextlib.contextmanager
+def replaced_forward(module: nn.Module, forward: Callable[..., object]) -> Iterator[None]:
+    """Let ``module`` compute ``forward`` for a while, hooks around it unchanged."""
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward  # the class's own shows again
 
 
 def adapter_parameters(model: PeftModel, name: str) -> list[nn.Parameter]:

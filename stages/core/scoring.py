@@ -5,9 +5,6 @@ A reward model is a folder that names what it was trained on and holds probes: t
 scores. Loading recomputes them, so that a lost or random head cannot pass silently.
 """
 
-import importlib.util
-import math
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from stages.core.batching import token_budget_batches
 from stages.core.chat import Prompt, encode_completion, encode_prompt
 from stages.core.errors import UserError
 from stages.core.models import (
@@ -30,11 +28,14 @@ from stages.core.models import (
     padding_id,
     supports_bf16,
 )
+from stages.core.scorer_places import MANIFEST_FILE
 
 Scorer = Callable[[Sequence[Prompt], Sequence[str]], list[float]]
 
-MANIFEST_FILE = "reward_model.json"
 REWARD_ADAPTER = "reward"
+TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 16_384}
+"""Tokens, padding included, that go through a scoring model at once: as many as fit a CPU's caches,
+as many as keep a GPU busy."""
 PROBE_TOLERANCE = 1e-3
 """Largest allowed difference of a probe's score, in standard deviations of the score."""
 PROBE_TOLERANCE_BF16 = 0.15
@@ -85,21 +86,32 @@ class RewardModel:
         self.score_std = manifest.score_std
 
     def score(
-        self, prompts: Sequence[Prompt], completions: Sequence[str], batch_size: int = 32
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[str],
+        max_tokens_per_batch: int | None = None,
     ) -> list[float]:
-        """Raw scores of replies, each taken as finished (EOS is appended)."""
-        sequences = [
+        """Raw scores of replies, each taken as finished (EOS is appended).
+
+        Args:
+            max_tokens_per_batch: tokens that go through the model at once, no effect on the result
+                but rounding; None: what suits the device.
+        """
+        return self.score_tokens(self.encode(prompts, completions), max_tokens_per_batch)
+
+    def encode(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[list[int]]:
+        """Token ids of each prompt with its reply and EOS."""
+        return [
             encode_prompt(self.tokenizer, prompt) + encode_completion(self.tokenizer, completion)
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
-        order = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
-        scores = [0.0] * len(sequences)
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            values = self._score_batch([sequences[row] for row in rows])
-            for row, value in zip(rows, values.tolist(), strict=True):
-                scores[row] = value
-        return scores
+
+    def score_tokens(
+        self, sequences: Sequence[list[int]], max_tokens_per_batch: int | None = None
+    ) -> list[float]:
+        """Raw scores of what ``encode`` returned."""
+        budget = max_tokens_per_batch or TOKENS_PER_BATCH[self.model.device.type]
+        return score_in_batches(sequences, self._score_batch, budget)
 
     def normalized(self, scores: Sequence[float]) -> list[float]:
         """Scores in standard deviations from the SFT model's mean."""
@@ -108,19 +120,37 @@ class RewardModel:
     @torch.no_grad()
     def _score_batch(self, sequences: list[list[int]]) -> torch.Tensor:
         device = self.model.device
-        lengths = torch.tensor([len(sequence) for sequence in sequences])
-        pad = padding_id(self.tokenizer)
-        longest = int(lengths.max())
-        ids = torch.tensor([row + [pad] * (longest - len(row)) for row in sequences])
-        mask = (torch.arange(longest) < lengths[:, None]).long()
+        ids, lengths = pad_right(sequences, padding_id(self.tokenizer))
         decoder = self.model.get_base_model().get_decoder()
         with active_adapter(self.model, REWARD_ADAPTER), autocast(device):
-            output = decoder(
-                input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
-            )
+            # No mask: under causal attention the padding on the right changes nothing before it,
+            # and without one torch takes its fastest attention.
+            output = decoder(input_ids=ids.to(device), use_cache=False)
         last = output.last_hidden_state[torch.arange(len(sequences)), lengths - 1]
         scores: torch.Tensor = self.head(last.float()).squeeze(-1)
-        return scores.cpu()
+        return scores
+
+
+def score_in_batches(
+    sequences: Sequence[list[int]],
+    score_batch: Callable[[list[list[int]]], torch.Tensor],
+    max_tokens: int,
+) -> list[float]:
+    """One score a sequence, by ``score_batch`` of sequences of similar length: it returns a tensor
+    (B,) for B of them, which padded take up at most ``max_tokens``."""
+    scores = [0.0] * len(sequences)
+    for rows in token_budget_batches([len(sequence) for sequence in sequences], max_tokens):
+        values = score_batch([sequences[row] for row in rows])
+        for row, value in zip(rows, values.tolist(), strict=True):
+            scores[row] = value
+    return scores
+
+
+def pad_right(sequences: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids (B, longest) filled up with ``pad``, and the lengths (B,)."""
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    longest = int(lengths.max())
+    return torch.tensor([row + [pad] * (longest - len(row)) for row in sequences]), lengths
 
 
 def load_reward_model(folder: Path, model_folder: Path, device: torch.device) -> RewardModel:
@@ -162,37 +192,6 @@ def read_manifest(folder: Path) -> RewardModelManifest:
             f"{folder}: not a reward model of this pipeline (no sound {MANIFEST_FILE}); "
             "make one with the stage reward_model"
         ) from error
-
-
-def load_function_scorer(path: Path, function: str) -> Scorer:
-    """A Python function ``function(prompts, completions) -> list[float]`` of a source file.
-
-    Raises:
-        UserError: the file or the function does not exist or fails on import; when called, it
-            raises or returns anything but one finite number a reply.
-    """
-    name = f"{path}:{function}"
-    spec = importlib.util.spec_from_file_location(f"scorer_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise UserError(f"scorer {name}: no such Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
-    try:
-        spec.loader.exec_module(module)
-        call = getattr(module, function)
-    except Exception as error:
-        raise UserError(f"scorer {name}: {type(error).__name__}: {error}") from error
-
-    def score(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
-        try:
-            scores = [float(value) for value in call(list(prompts), list(completions))]
-        except Exception as error:
-            raise UserError(f"scorer {name}: {type(error).__name__}: {error}") from error
-        if len(scores) != len(completions) or not all(map(math.isfinite, scores)):
-            raise UserError(f"scorer {name}: must return one finite number for each reply")
-        return scores
-
-    return score
 
 
 def _adapter_config(folder: Path) -> LoraConfig:

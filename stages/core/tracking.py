@@ -215,6 +215,16 @@ def log_metrics(metrics: Mapping[str, float], step: int) -> None:
         mlflow.log_metrics(dict(metrics), step=step, synchronous=False)
 
 
+def restart_metrics(rows: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+    """Begin with the metrics (step, figures) of an earlier, interrupted attempt: the file then has
+    no step twice, and this attempt's run shows the whole curve."""
+    path = _current["metrics_path"]
+    if path is not None:
+        path.unlink(missing_ok=True)
+    for step, metrics in rows:
+        log_metrics(metrics, step)
+
+
 def report_progress(step: int, total: int, **metrics: float | str) -> None:
     """Tell the flow how far the stage is: ``step`` of ``total`` and a few figures to show."""
     if os.environ.get("RLHF_PARENT_PID") and int(os.environ.get("RANK", "0")) == 0:

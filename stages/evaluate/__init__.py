@@ -2,7 +2,6 @@
 
 import json
 import random
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,9 @@ from stages.core.artifacts import make_artifact
 from stages.core.chat import prompt_text
 from stages.core.config import Compute, EvaluateConfig, EvaluateInputs, EvaluateOutputs
 from stages.core.errors import UserError
-from stages.core.scoring import Scorer, load_function_scorer
+from stages.core.scorer_places import check_scorer_name
+from stages.core.scorers import load_function_scorer
+from stages.core.scoring import Scorer
 from stages.evaluate import plots
 from stages.evaluate.comparison import (
     MODELS,
@@ -64,11 +65,10 @@ def load_scorers(config: EvaluateConfig, inputs: EvaluateInputs) -> dict[str, Sc
     scorers: dict[str, Scorer] = {}
     for name, place in config.scorers.items():
         setting = f"evaluate.scorers.{name}"
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in FIGURE_NAMES:
-            raise UserError(
-                f"{setting}: choose another name, of letters, digits and underscores, and none of "
-                + ", ".join(sorted(FIGURE_NAMES))
-            )
+        check_scorer_name(setting, name)
+        if name in FIGURE_NAMES:
+            taken = ", ".join(sorted(FIGURE_NAMES))
+            raise UserError(f"{setting}: choose another name, none of {taken}")
         file, separator, function = place.rpartition(":")
         if not separator or not file.endswith(".py") or name not in inputs.scorers:
             raise UserError(f"{setting} = {place!r}: give it as file.py:function")

@@ -13,8 +13,8 @@ from stages.core.logprobs import completion_logprobs
 MAX_CONTEXT = 1024
 """Longest context of one prediction, tokens: longer ones change the figure little and cost memory
 (positions times vocabulary)."""
-MAX_LOGITS = 2**26
-"""Logits computed at once; there are about four copies of them, 1 GiB in all."""
+TOKENS_PER_SEQUENCE = 256
+"""Tokens that one sequence of a micro batch counts for."""
 
 
 class Encoded(NamedTuple):
@@ -66,35 +66,24 @@ def logprobs(
     encoded: Encoded,
     *,
     temperature: float,
-    batch_size: int,
+    micro_batch_size: int,
     pad_token_id: int,
     advance: Callable[[int], None],
 ) -> list[torch.Tensor]:
     """Log-probabilities (nats) of each target's tokens, one CPU tensor (its length,) a sequence.
 
     Args:
-        batch_size: upper limit; batches of long sequences are smaller, so that memory suffices.
         advance: called with the number of sequences just done.
     """
-    vocab_size = int(model.config.vocab_size)
-    order = sorted(range(len(encoded.targets)), key=lambda index: len(encoded.targets[index]))
-    result: list[torch.Tensor] = [torch.empty(0)] * len(order)
-    while order:
-        longest = len(encoded.targets[order[-1]]) + 1
-        count = max(1, min(batch_size, MAX_LOGITS // (longest * vocab_size)))
-        rows, order = order[-count:], order[:-count]
-        values = completion_logprobs(
-            model,
-            [encoded.contexts[row] for row in rows],
-            [encoded.targets[row] for row in rows],
-            temperature=temperature,
-            batch_size=len(rows),
-            pad_token_id=pad_token_id,
-        )
-        for row, value in zip(rows, values, strict=True):
-            result[row] = value
-        advance(len(rows))
-    return result
+    return completion_logprobs(
+        model,
+        encoded.contexts,
+        encoded.targets,
+        temperature=temperature,
+        max_tokens_per_batch=micro_batch_size * TOKENS_PER_SEQUENCE,
+        pad_token_id=pad_token_id,
+        on_batch=advance,
+    )
 
 
 def bits_per_byte(values: Sequence[torch.Tensor], num_bytes: int) -> float:

@@ -211,7 +211,7 @@ def _ask(
             model,
             encoded,
             temperature=temperature,
-            batch_size=compute.micro_batch_size,
+            micro_batch_size=compute.micro_batch_size,
             pad_token_id=pad_token_id,
             advance=progress.advance,
         )
@@ -226,12 +226,15 @@ def _ask(
         task.prompt_ids,
         eos_token_id=task.tokenizer.eos_token_id,
         pad_token_id=pad_token_id,
-        max_new_tokens=config.max_completion_length,
         temperature=config.temperature,
-        generator=torch.Generator().manual_seed(config.seed),
+        uniforms=torch.rand(
+            len(task.prompt_ids),
+            config.max_completion_length,
+            generator=torch.Generator().manual_seed(config.seed),
+        ),
         batch_size=REPLIES_AT_ONCE,
         on_batch=lambda count: progress.advance(before + SAMPLING_STEPS * count - progress.done),
-    )
+    ).ids
     progress.doing = f"{name} rates replies"
     rated = {name: replies, **others}
     return Answers(

@@ -1,167 +1,180 @@
-"""The stage ppo: load the SFT model once, train policy and value adapters, merge the policy."""
+"""The stage ppo: optimise the SFT model against scorers, and merge the policy."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from matplotlib.figure import Figure
-from peft import PeftModel, get_peft_model
-from torch import nn
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from stages.core import tracking
 from stages.core.artifacts import CHECKPOINTS, make_artifact, write_atomically
-from stages.core.chat import Prompt, encode_prompt
+from stages.core.chat import Prompt
 from stages.core.config import Compute, PPOConfig, PPOInputs, PPOOutputs
 from stages.core.errors import UserError
-from stages.core.models import (
-    check_length,
-    load_model,
-    load_tokenizer,
-    peft_config,
-    pick_device,
-    save_adapter,
-    save_model,
-)
+from stages.core.models import load_model, load_tokenizer, max_positions, save_adapter, save_model
+from stages.core.ranks import Ranks
 from stages.core.schemas import read_jsonl
-from stages.core.scoring import REWARD_ADAPTER, RewardModel, attach_reward_model, read_manifest
-from stages.ppo.rollout import POLICY, VALUE, ValueModel
+from stages.core.scoring import load_reward_model, read_manifest
+from stages.ppo import report
+from stages.ppo.actor_critic import POLICY, VALUE, ActorCritic, load_actor_critic
+from stages.ppo.guard import Alarm
+from stages.ppo.prompts import read_prompts
+from stages.ppo.scores import load_scorers, weighted_sum
 from stages.ppo.trainer import PPOTrainer
 
 HISTORY_FILE = "history.jsonl"
 
 
+class Trained(NamedTuple):
+    """What an algorithm leaves behind."""
+
+    policy: PreTrainedModel
+    """With the adapter merged, where there was one."""
+    history: list[dict[str, float]]
+    metrics: dict[str, float]
+    alarms: Sequence[Alarm] = ()
+
+
 def run(
     config: PPOConfig, inputs: PPOInputs, compute: Compute, out_dir: Path
 ) -> tuple[PPOOutputs, dict[str, float]]:
-    """Optimise the SFT model against the reward model.
+    """Optimise the SFT model against the weighted scorers, or on the pairs (DPO).
 
     Raises:
-        UserError: the reward model belongs to another model, no prompt fits, or a loss is no longer
-            finite.
+        UserError: the reward model belongs to another model, too many prompts do not fit, a scorer
+            fails, or a loss is no longer finite.
     """
     set_seed(config.seed)
-    device = pick_device(compute)
+    ranks = Ranks(compute)
     base = inputs.model.locate()
-    reward_folder = inputs.reward_model.locate()
-    if read_manifest(reward_folder).base_digest != inputs.model.digest:
+    if read_manifest(inputs.reward_model.locate()).base_digest != inputs.model.digest:
         raise UserError(
             "the reward model was trained on another SFT model than the policy starts from; run "
             "the stage reward_model on this one"
         )
     tokenizer = load_tokenizer(base)
-    prompts, prompt_ids = read_prompts(inputs.prompts.locate() / "train.jsonl", tokenizer, config)
-    backbone = load_model(base, device)
-    check_length(
-        backbone,
-        max(map(len, prompt_ids)) + config.max_completion_length,
-        "longest prompt + ppo.max_completion_length",
-    )
-    model = get_peft_model(
-        backbone, peft_config(config.lora, lora_dropout=0.0), adapter_name=POLICY
-    )
-    reward_model = attach_reward_model(model, reward_folder, tokenizer)
-    value_model = make_value_model(model, reward_model, normalize=config.normalize_scores)
-    trainer = PPOTrainer(
-        config,
-        model,
-        value_model,
-        lambda prompts, completions: _scores(config, reward_model, prompts, completions),
-        tokenizer,
-        prompts,
-        prompt_ids,
-        compute.micro_batch_size,
-        out_dir / CHECKPOINTS,
-    )
-    progress = trainer.train()
-
-    lines = [json.dumps(row) + "\n" for row in progress.history]
-    write_atomically(out_dir / HISTORY_FILE, "".join(lines))
-    tracking.log_figure(_curves(progress.history), "training", out_dir)
-    save_adapter(model, POLICY, inputs.model, out_dir / "adapter")
-    save_adapter(model, VALUE, inputs.model, out_dir / "value_model")
-    torch.save(value_model.head.state_dict(), out_dir / "value_model" / "head.pt")
-    merged = model.merge_and_unload(adapter_names=[POLICY])
-    save_model(merged, tokenizer, out_dir / "model")
-    last = progress.history[-5:]
-    metrics = {
-        "updates": float(progress.num_updates),
-        "stopped_by_kl": float(progress.stopped_by_kl),
-        "score_first": progress.history[0]["score"],
-        "score_last": sum(row["score"] for row in last) / len(last),
-        "kl_last": last[-1]["kl"],
-    }
+    if config.algorithm == "ppo":
+        trained = _train_with_ppo(config, inputs, compute, out_dir, tokenizer, ranks)
+    else:
+        trained = _train_with_trl(config, inputs, compute, out_dir, tokenizer, ranks)
+    if ranks.is_main:
+        lines = [json.dumps(row) + "\n" for row in trained.history]
+        write_atomically(out_dir / HISTORY_FILE, "".join(lines))
+        if trained.history:
+            figure = report.curves(trained.history, trained.alarms)
+            tracking.log_figure(figure, "training", out_dir)
+        save_model(trained.policy, tokenizer, out_dir / "model")
+    ranks.wait()
+    adapter = out_dir / "adapter"
     outputs = PPOOutputs(
-        adapter=make_artifact("adapter", out_dir / "adapter"),
+        adapter=make_artifact("adapter", adapter) if adapter.exists() else None,
         model=make_artifact("model", out_dir / "model"),
         history=make_artifact("history", out_dir / HISTORY_FILE),
     )
-    return outputs, metrics
+    return outputs, trained.metrics
 
 
-def read_prompts(
-    path: Path, tokenizer: PreTrainedTokenizerBase, config: PPOConfig
-) -> tuple[list[Prompt], list[list[int]]]:
-    """The prompts of a file that fit into ``max_prompt_length``, and their token ids.
-
-    Raises:
-        UserError: none fits.
-    """
-    prompts = [row["prompt"] for row in read_jsonl(path)]
-    encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
-    fitting = [
-        (prompt, ids)
-        for prompt, ids in zip(prompts, encoded, strict=True)
-        if len(ids) <= config.max_prompt_length
-    ]
-    if not fitting:
-        raise UserError(
-            f"{path.name}: none of {len(prompts)} prompts fits into ppo.max_prompt_length = "
-            f"{config.max_prompt_length} tokens; raise it"
-        )
-    if len(fitting) < len(prompts):
-        print(f"{len(prompts) - len(fitting)} of {len(prompts)} prompts over-long, dropped")
-    return [prompt for prompt, _ in fitting], [ids for _, ids in fitting]
-
-
-def make_value_model(model: PeftModel, reward_model: RewardModel, *, normalize: bool) -> ValueModel:
-    """A value model that starts as a copy of the reward model (Ouyang et al. 2022, appendix C.4):
-    its adapter, and its head on the scale of the normalised score."""
-    model.add_adapter(VALUE, model.peft_config[REWARD_ADAPTER])
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            if f".{VALUE}." in name:
-                parameter.copy_(parameters[name.replace(f".{VALUE}.", f".{REWARD_ADAPTER}.")])
-        head = nn.Linear(reward_model.head.in_features, 1).to(model.device)
-        scale, shift = 1.0, 0.0
-        if normalize:
-            scale = 1.0 / reward_model.score_std
-            shift = -reward_model.score_mean * scale
-        head.weight.copy_(reward_model.head.weight * scale)
-        head.bias.fill_(shift)
-    return ValueModel(model, head)
-
-
-def _scores(
-    config: PPOConfig, reward_model: RewardModel, prompts: list[Prompt], completions: list[str]
-) -> list[float]:
-    scores = reward_model.score(prompts, completions)
-    return reward_model.normalized(scores) if config.normalize_scores else scores
-
-
-def _curves(history: list[dict[str, float]]) -> Figure:
-    figure = Figure(figsize=(9, 6))
-    panels = (
-        ("score", "mean score"),
-        ("kl", "KL to the SFT model, nats a reply"),
-        ("length", "reply length, tokens"),
-        ("entropy", "entropy, nats a token"),
+def _train_with_ppo(
+    config: PPOConfig,
+    inputs: PPOInputs,
+    compute: Compute,
+    out_dir: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    ranks: Ranks,
+) -> Trained:
+    actor_critic, reward_model = load_actor_critic(
+        config, inputs.model.locate(), inputs.reward_model.locate(), tokenizer, ranks.device
     )
-    episodes = [row["episodes"] for row in history]
-    for axes, (name, label) in zip(figure.subplots(2, 2).flat, panels, strict=True):
-        axes.plot(episodes, [row[name] for row in history], color="#0072b2")
-        axes.set(xlabel="episodes", ylabel=label)
-        axes.grid(alpha=0.3)
-    figure.tight_layout()
-    return figure
+    limit = max_positions(reward_model.model) - config.max_completion_length
+    prompts = read_prompts(inputs.prompts.locate() / "train.jsonl", tokenizer, config, limit)
+    trainer = PPOTrainer(
+        config,
+        actor_critic,
+        load_scorers(config, inputs, reward_model, ranks.device, tokenizer),
+        tokenizer,
+        prompts.prompts,
+        prompts.ids,
+        # What so many sequences of full length take.
+        compute.micro_batch_size * (max(map(len, prompts.ids)) + config.max_completion_length),
+        out_dir / CHECKPOINTS,
+        ranks,
+    )
+    progress = trainer.train()
+    last = progress.history[-5:]
+    metrics = {
+        "updates": float(progress.num_updates),
+        "stopped_early": float(bool(progress.stopped)),
+        "guard_alarms": float(len(trainer.guard.alarms)),
+    }
+    if last:
+        metrics |= {
+            "score_first": progress.history[0]["score"],
+            "score_last": sum(row["score"] for row in last) / len(last),
+            "kl_last": last[-1]["kl"],
+        }
+    policy = _save_parts(actor_critic, inputs, out_dir, tokenizer, ranks)
+    return Trained(policy, progress.history, metrics, trainer.guard.alarms)
+
+
+def _save_parts(
+    actor_critic: ActorCritic,
+    inputs: PPOInputs,
+    out_dir: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    ranks: Ranks,
+) -> PreTrainedModel:
+    """Write what is smaller than the whole policy: its adapter, and the value model, for whoever
+    trains on. Returns the policy with the adapter merged."""
+    policy, value = actor_critic.policy, actor_critic.value
+    if ranks.is_main:
+        folder = out_dir / "value_model"
+        if value.adapter:
+            save_adapter(policy.model, POLICY, inputs.model, out_dir / "adapter")
+            save_adapter(value.model, VALUE, inputs.model, folder)
+        else:
+            save_model(value.model, tokenizer, folder)
+        torch.save(actor_critic.value_head.state_dict(), folder / "head.pt")
+    if policy.adapter:
+        return policy.model.merge_and_unload(adapter_names=[POLICY])
+    return policy.model
+
+
+def _train_with_trl(
+    config: PPOConfig,
+    inputs: PPOInputs,
+    compute: Compute,
+    out_dir: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    ranks: Ranks,
+) -> Trained:
+    from stages.ppo.trl_trainers import train_with_trl  # slow to import
+
+    base = inputs.model.locate()
+    model = load_model(base, ranks.device)
+    limit = max_positions(model) - config.max_completion_length
+    prompts = read_prompts(inputs.prompts.locate() / "train.jsonl", tokenizer, config, limit)
+    reward_model = load_reward_model(inputs.reward_model.locate(), base, ranks.device)
+    scorers = load_scorers(config, inputs, reward_model, ranks.device, tokenizer)
+    optimized = [name for name, weight in config.scorer_weights.items() if weight]
+
+    def score(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
+        scores = {name: scorers[name](prompts, completions) for name in optimized}
+        return weighted_sum(scores, config.scorer_weights)
+
+    pairs = inputs.preferences.locate() / "train.jsonl" if inputs.preferences else None
+    adapted, history = train_with_trl(
+        config,
+        compute,
+        model,
+        tokenizer,
+        score,
+        prompts.prompts,
+        list(read_jsonl(pairs)) if pairs else [],
+        out_dir,
+    )
+    if ranks.is_main:
+        save_adapter(adapted, POLICY, inputs.model, out_dir / "adapter")
+    metrics = {"updates": float(history[-1]["update"])} if history else {}
+    return Trained(adapted.merge_and_unload(adapter_names=[POLICY]), history, metrics)

@@ -1,19 +1,22 @@
 """A rollout: replies sampled from the policy, scored, and everything that the update needs."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
-from peft import PeftModel
-from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
+from stages.core.batching import token_budget_batches
 from stages.core.chat import Prompt, decode_completion
 from stages.core.config import PPOConfig
 from stages.core.generation import generate
 from stages.core.logprobs import SequenceBatch, collate, token_logprobs
-from stages.core.models import active_adapter, autocast, padding_id
+from stages.core.models import padding_id, supports_bf16
+from stages.core.ranks import Ranks
 from stages.core.scoring import Scorer
+from stages.ppo.actor_critic import ActorCritic
 from stages.ppo.losses import (
     estimate_advantages,
     estimate_kl,
@@ -21,21 +24,39 @@ from stages.ppo.losses import (
     token_rewards,
     whiten,
 )
+from stages.ppo.scores import weighted_sum
 
-POLICY = "policy"
-VALUE = "value"
+
+@dataclass
+class Reply:
+    """A sampled reply of T tokens; tensors are (T,) and on the CPU."""
+
+    row: int
+    """Its place in the rollout."""
+    prompt: Prompt
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    completion: str
+    logprobs: torch.Tensor
+    """Under the policy that sampled."""
+    entropies: torch.Tensor
+    """Of the distributions that the tokens were drawn from, nats."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """By scorer, before weights and clipping."""
+    ref_logprobs: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    values: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.completion_ids)
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """One batch of B replies with at most T tokens; tensors lie on the model's device."""
+    """B replies with at most T tokens, equal on all ranks; tensors lie on the CPU."""
 
-    prompts: list[Prompt]
-    prompt_ids: list[list[int]]
-    completion_ids: list[list[int]]
-    completions: list[str]
+    replies: list[Reply]
     scores: torch.Tensor
-    """(B,) normalised score of each reply, before the penalty for a missing EOS."""
+    """(B,) weighted and clipped score of each reply, before the penalty for a missing EOS."""
     has_eos: torch.Tensor
     """(B,) True where the reply ended by itself."""
     mask: torch.Tensor
@@ -61,136 +82,208 @@ class Rollout:
         return self.mask.sum(-1)
 
 
-class ValueModel(nn.Module):
-    """The value adapter of the shared backbone and a linear head on its hidden states."""
+class FrozenStates:
+    """The output of the frozen layers for this rank's replies, kept over the epochs of an update:
+    for each role and row a tensor (length, H)."""
 
-    def __init__(self, model: PeftModel, head: nn.Linear) -> None:
-        super().__init__()
-        self.head = head
-        self._backbone = [model]  # in a list: not a submodule, its parameters are not ours
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, int], torch.Tensor] = {}
 
-    def forward(self, batch: SequenceBatch) -> torch.Tensor:
-        """Values (B, C) of the states in which each completion token is chosen."""
-        model = self._backbone[0]
-        decoder = model.get_base_model().get_decoder()
-        with active_adapter(model, VALUE):
-            hidden = decoder(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
-                position_ids=batch.position_ids,
-                use_cache=False,
-            ).last_hidden_state
-        num_tokens = batch.completion_mask.shape[1]
-        with torch.autocast(hidden.device.type, enabled=False):  # small, and worth the precision
-            return self.head(hidden[:, -num_tokens - 1 : -1].float()).squeeze(-1)
+    def keep(self, role: str, replies: list[Reply], states: torch.Tensor | None) -> None:
+        """Remember ``states`` (B, L, H) of replies padded on the right."""
+        if states is not None:
+            for reply, row in zip(replies, states, strict=True):
+                self._rows[role, reply.row] = row[: len(reply)].clone()
+
+    def of(self, role: str, replies: list[Reply]) -> torch.Tensor | None:
+        """The states (B, L, H), padded; None where no layer is frozen."""
+        if not self._rows:
+            return None
+        return pad_sequence([self._rows[role, reply.row] for reply in replies], batch_first=True)
 
 
-def collect_rollout(
+def sample_replies(
     config: PPOConfig,
-    model: PeftModel,
-    value_model: ValueModel,
-    scorer: Scorer,
+    actor_critic: ActorCritic,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: list[Prompt],
-    prompt_ids: list[list[int]],
-    generator: torch.Generator,
-    micro_batch_size: int,
-) -> Rollout:
-    """Sample a reply to each prompt and compute rewards, advantages and returns."""
-    with active_adapter(model, POLICY):
-        completion_ids = generate(
+    prompts: Mapping[int, Prompt],
+    prompt_ids: Mapping[int, list[int]],
+    uniforms: torch.Tensor,
+) -> list[Reply]:
+    """One reply to each of this rank's prompts, which are given by their row in the rollout.
+
+    Args:
+        uniforms: (B, T) numbers in [0, 1), the same on all ranks; see ``generate``.
+    """
+    rows = list(prompts)
+    with actor_critic.sampling() as model:
+        sampled = generate(
             model,
-            prompt_ids,
+            [prompt_ids[row] for row in rows],
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=padding_id(tokenizer),
-            max_new_tokens=config.max_completion_length,
             temperature=config.temperature,
-            generator=generator,
-            batch_size=config.batch_size,
+            uniforms=uniforms[rows],
+            batch_size=len(rows),
         )
-    completions = [decode_completion(tokenizer, ids) for ids in completion_ids]
-    device = model.device
-    scores = torch.tensor(scorer(prompts, completions), device=device)
+    return [
+        Reply(
+            row,
+            prompts[row],
+            prompt_ids[row],
+            ids,
+            decode_completion(tokenizer, ids),
+            logprobs,
+            entropies,
+        )
+        for row, ids, logprobs, entropies in zip(rows, *sampled, strict=True)
+    ]
+
+
+@torch.no_grad()
+def rate_replies(
+    config: PPOConfig,
+    actor_critic: ActorCritic,
+    scorers: Mapping[str, Scorer],
+    replies: list[Reply],
+    pad_token_id: int,
+    max_tokens: int,
+) -> FrozenStates:
+    """Fill in scores, reference log-probabilities and values of this rank's replies.
+
+    The policy's log-probabilities come from sampling: in float32 a second forward pass would give
+    the same. In bfloat16 the two differ by up to some hundredths, so there it is made.
+
+    Args:
+        max_tokens: tokens of a micro batch, padding included.
+    """
+    prompts = [reply.prompt for reply in replies]
+    completions = [reply.completion for reply in replies]
+    for name, scorer in scorers.items():
+        for reply, score in zip(replies, scorer(prompts, completions), strict=True):
+            reply.scores[name] = score
+    frozen = FrozenStates()
+    for rows in token_budget_batches([len(reply) for reply in replies], max_tokens):
+        part = [replies[row] for row in rows]
+        batch = collate_replies(part, pad_token_id, actor_critic.device)
+        lengths = [len(reply.completion_ids) for reply in part]
+        lower = actor_critic.policy.frozen_states(batch.input_ids)
+        frozen.keep("policy", part, lower)
+        results = {}
+        with actor_critic.reference.states(batch, lower) as (model, states):
+            results["ref_logprobs"] = token_logprobs(
+                model, states, batch.completion_ids, config.temperature
+            )
+        if supports_bf16(actor_critic.device):
+            with actor_critic.policy.states(batch, lower) as (model, states):
+                results["logprobs"] = token_logprobs(
+                    model, states, batch.completion_ids, config.temperature
+                )
+        lower = actor_critic.value.frozen_states(batch.input_ids)
+        frozen.keep("value", part, lower)
+        with actor_critic.value.states(batch, lower) as (_, states):
+            results["values"] = actor_critic.values(states)
+        for name, flat in results.items():
+            for reply, values in zip(part, flat.cpu().split(lengths), strict=True):
+                setattr(reply, name, values)
+    return frozen
+
+
+def assemble_rollout(
+    config: PPOConfig, replies: list[Reply], kl_coef: float, eos_token_id: int
+) -> Rollout:
+    """Rewards, advantages and returns of the replies of all ranks."""
+
+    def padded(name: str) -> torch.Tensor:
+        return pad_sequence([getattr(reply, name) for reply in replies], batch_first=True)
+
+    lengths = torch.tensor([len(reply.completion_ids) for reply in replies])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    has_eos = torch.tensor([reply.completion_ids[-1] == eos_token_id for reply in replies])
+    by_scorer = {name: [reply.scores[name] for reply in replies] for name in replies[0].scores}
+    scores = torch.tensor(weighted_sum(by_scorer, config.scorer_weights))
     scores = scores.clamp(-config.clip_score, config.clip_score)
-    has_eos = torch.tensor([ids[-1] == tokenizer.eos_token_id for ids in completion_ids]).to(device)
-
-    lengths = torch.tensor([len(ids) for ids in completion_ids], device=device)
-    mask = torch.arange(int(lengths.max()), device=device) < lengths[:, None]
-    logprobs, ref_logprobs, entropy, values = (
-        torch.zeros(mask.shape, device=device) for _ in range(4)
-    )
-    everything = list(range(len(prompts)))
-    for rows in micro_batches(everything, prompt_ids, completion_ids, micro_batch_size):
-        batch = collate(
-            [prompt_ids[row] for row in rows],
-            [completion_ids[row] for row in rows],
-            padding_id(tokenizer),
-            device,
-        )
-        place = (
-            torch.tensor(rows, device=device)[:, None],
-            torch.arange(batch.completion_mask.shape[1], device=device),
-        )
-        with torch.no_grad(), autocast(device):
-            with active_adapter(model, POLICY):
-                logprobs[place], entropy[place] = token_logprobs(model, batch, config.temperature)
-            with active_adapter(model, None):
-                ref_logprobs[place], _ = token_logprobs(model, batch, config.temperature)
-            values[place] = value_model(batch)
-
-    kl_penalty = estimate_kl(logprobs, ref_logprobs, config.kl_estimator)
+    logprobs, values = padded("logprobs"), padded("values")
+    ref_logprobs = padded("ref_logprobs")
     penalized = scores - config.missing_eos_penalty * ~has_eos
-    rewards = token_rewards(penalized, kl_penalty, mask, config.kl_coef)
+    kl_penalty = estimate_kl(logprobs, ref_logprobs, config.kl_estimator)
+    rewards = token_rewards(penalized, kl_penalty, mask, kl_coef)
     if config.whiten_rewards:
         rewards = whiten(rewards, mask, shift_mean=False)
     advantages, returns = estimate_advantages(rewards, values, mask, config.gamma, config.lam)
     if config.whiten_advantages:
         advantages = whiten(advantages, mask)
     return Rollout(
-        prompts=prompts,
-        prompt_ids=prompt_ids,
-        completion_ids=completion_ids,
-        completions=completions,
+        replies=replies,
         scores=scores,
         has_eos=has_eos,
         mask=mask,
-        logprobs=logprobs * mask,
-        kl=(logprobs - ref_logprobs) * mask,
-        entropy=entropy * mask,
+        logprobs=logprobs,
+        kl=logprobs - ref_logprobs,
+        entropy=padded("entropies"),
         rewards=rewards,
-        values=values * mask,
+        values=values,
         advantages=advantages,
         returns=returns,
     )
 
 
-def micro_batches(
-    rows: list[int],
-    prompt_ids: list[list[int]],
-    completion_ids: list[list[int]],
-    size: int,
-) -> Iterator[list[int]]:
-    """The rows in groups of similar length, for little padding."""
-    order = sorted(rows, key=lambda row: len(prompt_ids[row]) + len(completion_ids[row]))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+def collect_rollout(
+    config: PPOConfig,
+    actor_critic: ActorCritic,
+    scorers: Mapping[str, Scorer],
+    replies: list[Reply],
+    tokenizer: PreTrainedTokenizerBase,
+    kl_coef: float,
+    max_tokens: int,
+    ranks: Ranks,
+) -> tuple[Rollout, FrozenStates]:
+    """Rate this rank's replies and put those of all ranks together: each rank then has the same
+    rollout, and statistics over it need no more exchange."""
+    pad_token_id = padding_id(tokenizer)
+    frozen = rate_replies(config, actor_critic, scorers, replies, pad_token_id, max_tokens)
+    everyones = sorted(ranks.gather(replies), key=lambda reply: reply.row)
+    return assemble_rollout(config, everyones, kl_coef, tokenizer.eos_token_id), frozen
+
+
+def collate_replies(replies: list[Reply], pad_token_id: int, device: torch.device) -> SequenceBatch:
+    """The replies behind their prompts as one batch."""
+    return collate(
+        [reply.prompt_ids for reply in replies],
+        [reply.completion_ids for reply in replies],
+        pad_token_id,
+        device,
+    )
 
 
 def summarize(rollout: Rollout, kl_coef: float) -> dict[str, float]:
     """Figures of a rollout under TRL's names; KL and rewards are sums over a reply, in nats and
     standard deviations of the score."""
-    non_score = (-kl_coef * rollout.kl).sum(-1).mean()
-    return {
+    kl = rollout.kl.sum(-1).mean()
+    figures = {
         "objective/scores": float(rollout.scores.mean()),
         "objective/scores_std": float(rollout.scores.std(correction=0)),
-        "objective/kl": float(rollout.kl.sum(-1).mean()),
+        "objective/kl": float(kl),
+        "objective/kl_coef": kl_coef,
         "objective/entropy": float(masked_mean(rollout.entropy, rollout.mask)),
-        "objective/non_score_reward": float(non_score),
+        "objective/non_score_reward": float(-kl_coef * kl),
         "objective/rlhf_reward": float(rollout.rewards.sum(-1).mean()),
         "val/eos_rate": float(rollout.has_eos.float().mean()),
         "val/completion_length": float(rollout.lengths.float().mean()),
+        "val/num_tokens": float(rollout.lengths.sum()),
+        "val/distinct_2": _distinct_bigrams([reply.completion_ids for reply in rollout.replies]),
         "val/explained_variance": _explained_variance(rollout),
     }
+    for name in rollout.replies[0].scores:
+        scores = [reply.scores[name] for reply in rollout.replies]
+        figures[f"scores/{name}"] = sum(scores) / len(scores)
+    return figures
+
+
+def _distinct_bigrams(completions: list[list[int]]) -> float:
+    """Share of token pairs that occur first, over all replies: low is repetitive."""
+    bigrams = [pair for ids in completions for pair in pairwise(ids)]
+    return len(set(bigrams)) / len(bigrams) if bigrams else 1.0
 
 
 def _explained_variance(rollout: Rollout) -> float:

@@ -1,44 +1,57 @@
 """Proximal policy optimisation of a language model, from the rollout to the update.
 
-One backbone in memory: the policy and the value model are LoRA adapters on it, the reference is
-the backbone with adapters off. Follows Ziegler et al. 2019 and Huang et al. 2024 ("The N+
-Implementation Details of RLHF with PPO"); names of metrics are TRL's.
+Read ``train`` first: one turn of its loop is one update. Follows Ziegler et al. 2019 and Huang et
+al. 2024 ("The N+ Implementation Details of RLHF with PPO"); names of metrics are TRL's.
 """
 
-import json
 import math
-import random
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy
 import torch
-from peft import PeftModel
 from torch import nn
-from transformers import PreTrainedTokenizerBase, get_linear_schedule_with_warmup
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedTokenizerBase
 
 from stages.core import tracking
-from stages.core.chat import Prompt, prompt_text
+from stages.core.batching import token_budget_batches
+from stages.core.chat import Prompt
 from stages.core.config import PPOConfig
 from stages.core.errors import UserError
-from stages.core.logprobs import collate, token_logprobs
-from stages.core.models import active_adapter, adapter_parameters, autocast, padding_id
+from stages.core.logprobs import token_entropies, token_logprobs
+from stages.core.models import padding_id
+from stages.core.ranks import Ranks
 from stages.core.scoring import Scorer
-from stages.ppo.losses import policy_loss, value_loss
+from stages.ppo import report
+from stages.ppo.actor_critic import ActorCritic
+from stages.ppo.checkpoint import load_checkpoint, save_checkpoint
+from stages.ppo.guard import Alarm, Guard
+from stages.ppo.losses import adapt_kl_coef, policy_loss, value_loss
+from stages.ppo.prompts import prompt_of_episode
 from stages.ppo.rollout import (
-    POLICY,
-    VALUE,
+    FrozenStates,
+    Reply,
     Rollout,
-    ValueModel,
+    collate_replies,
     collect_rollout,
-    micro_batches,
+    sample_replies,
     summarize,
 )
 
-CHECKPOINTS_KEPT = 2
-SAMPLES_SHOWN = 8
+STEPS_SKIPPED_BEFORE_STOP = 5
+"""Optimizer steps in a row without a finite gradient that end the run."""
+VALUE_FIGURES = ("loss/value_avg", "val/clipfrac_avg")
+POLICY_FIGURES = (
+    "loss/policy_avg",
+    "policy/clipfrac_avg",
+    "policy/approxkl_avg",
+    "val/ratio",
+)
+"""Names of what the losses return, in their order."""
+clock = time.perf_counter
+"""Times the phases of an update."""
 
 
 @dataclass
@@ -46,310 +59,386 @@ class Progress:
     """How far the training is. Everything here goes into the checkpoint."""
 
     num_updates: int = 0
-    stopped_by_kl: bool = False
+    kl_coef: float = 0.0
+    steps_skipped: int = 0
+    """Optimizer steps in a row whose gradient was not finite."""
+    stopped: str = ""
+    """Why the run ended before its last update."""
     history: list[dict[str, float]] = field(default_factory=list)
+    figures: list[dict[str, float]] = field(default_factory=list)
+    """All metrics of each update."""
 
 
 class PPOTrainer:
-    """Trains the adapters ``policy`` and ``value`` of ``model`` and the value head."""
+    """Trains policy and value model of ``actor_critic``."""
 
     def __init__(
         self,
         config: PPOConfig,
-        model: PeftModel,
-        value_model: ValueModel,
-        scorer: Scorer,
+        actor_critic: ActorCritic,
+        scorers: Mapping[str, Scorer],
         tokenizer: PreTrainedTokenizerBase,
         prompts: list[Prompt],
         prompt_ids: list[list[int]],
-        micro_batch_size: int,
+        max_tokens: int,
         folder: Path,
+        ranks: Ranks,
     ) -> None:
         """
         Args:
-            scorer: rates (prompts, completions) on the scale of the reward.
+            scorers: by the names in ``scorer_weights`` and of the guard's scorer.
             prompt_ids: the prompts as token ids.
-            micro_batch_size: replies that go through the model at once; no effect on the result
-                but rounding.
+            max_tokens: tokens that go through a model at once, padding included; no effect on the
+                result but rounding.
             folder: where checkpoints are kept.
         """
         self.config = config
-        self.model = model
-        self.value_model = value_model
-        self.scorer = scorer
+        self.actor_critic = actor_critic
+        self.scorers = scorers
         self.tokenizer = tokenizer
         self.prompts = prompts
         self.prompt_ids = prompt_ids
-        self.micro_batch_size = micro_batch_size
+        self.max_tokens = max_tokens
         self.folder = folder
+        self.ranks = ranks
         self.num_updates = config.total_episodes // config.batch_size
-
-        self.policy_parameters = adapter_parameters(model, POLICY)
-        self.value_parameters = [
-            *adapter_parameters(model, VALUE),
-            *value_model.head.parameters(),
-        ]
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-        for parameter in [*self.policy_parameters, *self.value_parameters]:
-            parameter.requires_grad_(True)
         self.optimizer = torch.optim.AdamW(
             [
-                {"params": self.policy_parameters, "lr": config.learning_rate},
-                {"params": self.value_parameters, "lr": config.value_learning_rate},
+                {"params": actor_critic.policy_parameters, "lr": config.learning_rate},
+                {"params": actor_critic.value_parameters, "lr": config.value_learning_rate},
             ],
             eps=config.adam_epsilon,
             weight_decay=0.0,
+            fused=True,
         )
-        self.scheduler = get_linear_schedule_with_warmup(
-            self.optimizer, math.ceil(config.warmup_share * self.num_updates), self.num_updates
-        )
+        self.scheduler = LambdaLR(self.optimizer, self._learning_rate_factor)
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.progress = Progress()
-        # The policy whose KL was last seen below the ceiling.
-        self.accepted_policy = [parameter.detach().clone() for parameter in self.policy_parameters]
+        self.guard = Guard(config.guard)
+        self.progress = Progress(kl_coef=config.kl_coef)
+        # What the guard returns to.
+        self.kept_policy = [p.detach().clone() for p in actor_critic.policy_parameters]
+        self._started = time.monotonic()
+        self._updates_before = 0
 
     def train(self) -> Progress:
         """Run all updates that are left; continues from the last checkpoint in ``folder``.
 
         Raises:
-            UserError: a loss or gradient is no longer finite.
+            UserError: a scorer fails, or not even the first gradients are finite.
         """
         self._load_checkpoint()
-        while self.progress.num_updates < self.num_updates and not self.progress.stopped_by_kl:
-            rollout = self._collect_rollout()
-            figures = summarize(rollout, self.config.kl_coef)
-            if figures["objective/kl"] > self.config.kl_ceiling:
-                self._return_to_accepted_policy(figures["objective/kl"])
+        while self.progress.num_updates < self.num_updates:
+            started = clock()
+            replies = self._sample_replies()
+            sampled = clock()
+            rollout, frozen = self._rate(replies)
+            rated = clock()
+            figures = summarize(rollout, self.progress.kl_coef)
+            if self._guard_stops(rollout, figures):
                 break
-            self.accepted_policy = [p.detach().clone() for p in self.policy_parameters]
-            figures |= self._update(rollout)
-            self.progress.num_updates += 1
-            self._report(rollout, figures)
-            if self.progress.num_updates % self.config.save_updates == 0:
-                self._save_checkpoint()
+            figures |= self._update(rollout, frozen)
+            if self.progress.stopped:
+                break
+            figures["time/generate"] = sampled - started
+            figures["time/score"] = rated - sampled
+            figures["time/optimize"] = clock() - rated
+            self._finish_update(rollout, figures)
         return self.progress
+
+    def _learning_rate_factor(self, update: int) -> float:
+        """Linear warm-up and linear decay, never down to a step of nothing."""
+        warmup = math.ceil(self.config.warmup_share * self.num_updates)
+        left = (self.num_updates - update) / max(self.num_updates - warmup, 1)
+        return min((update + 1) / (warmup + 1), left)
 
     # ------------------------------------------------------------------------------- rollout
 
-    def _collect_rollout(self) -> Rollout:
-        first = self.progress.num_updates * self.config.batch_size
-        rows = [self._prompt_index(first + episode) for episode in range(self.config.batch_size)]
-        return collect_rollout(
-            self.config,
-            self.model,
-            self.value_model,
-            self.scorer,
+    def _sample_replies(self) -> list[Reply]:
+        """This rank's share of the rollout."""
+        config = self.config
+        first = self.progress.num_updates * config.batch_size
+        uniforms = torch.rand(
+            config.batch_size, config.max_completion_length, generator=self.generator
+        )
+        rows = range(self.ranks.index, config.batch_size, self.ranks.count)
+        count = len(self.prompts)
+        indices = {row: prompt_of_episode(first + row, count, config.seed) for row in rows}
+        return sample_replies(
+            config,
+            self.actor_critic,
             self.tokenizer,
-            [self.prompts[row] for row in rows],
-            [self.prompt_ids[row] for row in rows],
-            self.generator,
-            self.micro_batch_size,
+            {row: self.prompts[index] for row, index in indices.items()},
+            {row: self.prompt_ids[index] for row, index in indices.items()},
+            uniforms,
         )
 
-    def _prompt_index(self, episode: int) -> int:
-        """The prompt of an episode: each pass over the prompts goes in a new random order, which
-        depends on the seed and the number of the pass alone."""
-        round_, position = divmod(episode, len(self.prompts))
-        order = list(range(len(self.prompts)))
-        random.Random(f"{self.config.seed}/{round_}").shuffle(order)
-        return order[position]
+    def _rate(self, replies: list[Reply]) -> tuple[Rollout, FrozenStates]:
+        names = [name for name, weight in self.config.scorer_weights.items() if weight]
+        if self.guard.is_due(self.progress.num_updates):
+            names.append(self.config.guard.scorer)
+        return collect_rollout(
+            self.config,
+            self.actor_critic,
+            {name: self.scorers[name] for name in names},
+            replies,
+            self.tokenizer,
+            self.progress.kl_coef,
+            self.max_tokens,
+            self.ranks,
+        )
 
     # -------------------------------------------------------------------------------- update
 
-    def _update(self, rollout: Rollout) -> dict[str, float]:
-        """Several epochs of mini-batch steps on one rollout."""
-        config = self.config
-        steps = []
-        for _ in range(config.num_ppo_epochs):
-            order = torch.randperm(config.batch_size, generator=self.generator).tolist()
-            size = config.batch_size // config.num_mini_batches
-            mini_batches = (order[start : start + size] for start in range(0, len(order), size))
-            steps += [self._step(rollout, rows) for rows in mini_batches]
+    def _update(self, rollout: Rollout, frozen: FrozenStates) -> dict[str, float]:
+        """Several epochs of mini-batch steps on one rollout; the means of the steps' figures."""
+        steps: list[dict[str, float]] = []
+        with self.actor_critic.training():
+            for rows in self._mini_batches():
+                figures = self._step(rollout, frozen, rows)
+                if figures:
+                    steps.append(figures)
+                if self.progress.stopped or self._is_too_far(figures):
+                    break
         self.scheduler.step()
-        return {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
+        means = {name: sum(step[name] for step in steps) / len(steps) for name in figures}
+        return means | {"policy/num_steps": float(len(steps))}
 
-    def _step(self, rollout: Rollout, rows: list[int]) -> dict[str, float]:
-        """One optimizer step on a mini-batch, accumulated over micro batches."""
-        config = self.config
-        num_tokens = int(rollout.lengths[rows].sum())
-        figures: dict[str, float] = {}
+    def _mini_batches(self) -> Iterator[torch.Tensor]:
+        size = self.config.batch_size // self.config.num_mini_batches
+        for _ in range(self.config.num_ppo_epochs):
+            yield from torch.randperm(self.config.batch_size, generator=self.generator).split(size)
+
+    def _is_too_far(self, figures: dict[str, float]) -> bool:
+        """Whether the policy has left the one that sampled further than allowed."""
+        limit = self.config.max_approx_kl
+        return bool(limit) and figures.get("policy/approxkl_avg", 0.0) > limit
+
+    def _step(self, rollout: Rollout, frozen: FrozenStates, rows: torch.Tensor) -> dict[str, float]:
+        """One optimizer step on a mini-batch, accumulated over micro batches and ranks. Returns its
+        figures, none where the step was skipped."""
         self.optimizer.zero_grad(set_to_none=True)
-        for micro in micro_batches(
-            rows, rollout.prompt_ids, rollout.completion_ids, self.micro_batch_size
-        ):
-            policy, value = self._losses(rollout, micro, num_tokens)
-            (policy.loss + config.vf_coef * value.loss).backward()
-            for name, part in (
-                ("loss/policy_avg", policy.loss),
-                ("loss/value_avg", value.loss),
-                ("policy/clipfrac_avg", policy.clip_fraction),
-                ("policy/approxkl_avg", policy.approx_kl),
-                ("val/clipfrac_avg", value.clip_fraction),
-                ("val/ratio", policy.ratio),
-            ):
-                figures[name] = figures.get(name, 0.0) + part.item()
-        for name, parameters in (
-            ("policy/grad_norm", self.policy_parameters),
-            ("val/grad_norm", self.value_parameters),
-        ):
-            norm = float(nn.utils.clip_grad_norm_(parameters, config.max_grad_norm))
-            if not math.isfinite(norm):
-                raise UserError(
-                    f"the gradient became {norm} at update {self.progress.num_updates + 1}; lower "
-                    "ppo.learning_rate or ppo.value_learning_rate"
-                )
-            figures[name] = norm
-        self.optimizer.step()
-        return figures
+        num_tokens = int(rollout.lengths[rows].sum())
+        mine = [row for row in rows.tolist() if row % self.ranks.count == self.ranks.index]
+        lengths = [len(rollout.replies[row]) for row in mine]
+        totals = {name: torch.zeros((), device=self.actor_critic.device) for name in self._losses()}
+        for micro in token_budget_batches(lengths, self.max_tokens):
+            part = [mine[index] for index in micro]
+            for name, figure in self._backward(rollout, frozen, part, num_tokens).items():
+                totals[name] += figure.detach()
+        self._add_up_gradients()
+        self.ranks.add_up(list(totals.values()))
+        figures = {name: float(total) for name, total in totals.items()}
+        limit = self.config.max_grad_norm
+        policy_norm = nn.utils.clip_grad_norm_(self.actor_critic.policy_parameters, limit)
+        value_norm = nn.utils.clip_grad_norm_(self.actor_critic.value_parameters, limit)
+        if not math.isfinite(policy_norm + value_norm):
+            self._skip_step()
+            return {}
+        self.progress.steps_skipped = 0
+        if not self._is_too_far(figures):
+            self.optimizer.step()
+        return figures | {
+            "policy/grad_norm": float(policy_norm),
+            "val/grad_norm": float(value_norm),
+        }
 
-    def _losses(self, rollout: Rollout, rows: list[int], num_tokens: int) -> tuple[Any, Any]:
-        device = self.model.device
-        batch = collate(
-            [rollout.prompt_ids[row] for row in rows],
-            [rollout.completion_ids[row] for row in rows],
-            padding_id(self.tokenizer),
-            device,
-        )
-        mask = batch.completion_mask
-        columns = slice(mask.shape[1])
-        with autocast(device):
-            with active_adapter(self.model, POLICY):
-                logprobs, _ = token_logprobs(self.model, batch, self.config.temperature)
-            values = self.value_model(batch)
-        policy = policy_loss(
-            logprobs,
-            rollout.logprobs[rows, columns],
-            rollout.advantages[rows, columns],
-            mask,
-            self.config.cliprange,
-            num_tokens,
-        )
-        value = value_loss(
-            values,
-            rollout.values[rows, columns],
-            rollout.returns[rows, columns],
-            mask,
-            self.config.cliprange_value,
-            num_tokens,
-        )
-        return policy, value
+    def _losses(self) -> tuple[str, ...]:
+        """Names of the figures that a micro batch adds to."""
+        return VALUE_FIGURES if self._policy_waits() else (*POLICY_FIGURES, *VALUE_FIGURES)
 
-    def _return_to_accepted_policy(self, kl: float) -> None:
-        print(
-            f"stopped after update {self.progress.num_updates}: the KL of {kl:.1f} nats a reply "
-            f"exceeds ppo.kl_ceiling = {self.config.kl_ceiling:g}; the policy before it is kept",
-            flush=True,
-        )
+    def _policy_waits(self) -> bool:
+        """Whether the value model still learns alone."""
+        return self.progress.num_updates < self.config.value_warmup_updates
+
+    def _backward(
+        self, rollout: Rollout, frozen: FrozenStates, rows: list[int], num_tokens: int
+    ) -> dict[str, torch.Tensor]:
+        """Add a micro batch's gradients; returns its share of the mini-batch's figures."""
+        config, actor_critic = self.config, self.actor_critic
+        replies = [rollout.replies[row] for row in rows]
+        batch = collate_replies(replies, padding_id(self.tokenizer), actor_critic.device)
+        mask = rollout.mask[rows]
+
+        def flat(values: torch.Tensor) -> torch.Tensor:
+            return values[rows][mask].to(actor_critic.device)
+
+        with actor_critic.value.states(batch, frozen.of("value", replies)) as (_, states):
+            value = value_loss(
+                actor_critic.values(states),
+                flat(rollout.values),
+                flat(rollout.returns),
+                config.cliprange_value,
+                num_tokens,
+            )
+            (config.vf_coef * value.loss).backward()
+        figures = dict(zip(VALUE_FIGURES, value, strict=True))
+        if self._policy_waits():
+            return figures
+        with actor_critic.policy.states(batch, frozen.of("policy", replies)) as (model, states):
+            policy = policy_loss(
+                token_logprobs(model, states, batch.completion_ids, config.temperature),
+                flat(rollout.logprobs),
+                flat(rollout.advantages),
+                config.cliprange,
+                num_tokens,
+            )
+            loss = policy.loss
+            if config.entropy_coef:
+                entropies = token_entropies(model, states, config.temperature)
+                loss = loss - config.entropy_coef * entropies.sum() / num_tokens
+            loss.backward()
+        return figures | dict(zip(POLICY_FIGURES, policy, strict=True))
+
+    def _add_up_gradients(self) -> None:
+        """Over the ranks: losses are divided by the tokens of all, so their gradients add up."""
+        parameters = list(self.actor_critic.value_parameters)
+        if not self._policy_waits():
+            parameters += self.actor_critic.policy_parameters
+        for parameter in parameters:
+            if parameter.grad is None:  # this rank has no row of the mini-batch
+                parameter.grad = torch.zeros_like(parameter)
+        self.ranks.add_up([parameter.grad for parameter in parameters])
+
+    def _skip_step(self) -> None:
+        """A gradient that is not finite: once it is bad luck, twice the steps are too long, and
+        after some more there is nothing left to learn."""
+        self.progress.steps_skipped += 1
+        count, update = self.progress.steps_skipped, self.progress.num_updates + 1
+        self._say(f"update {update}: the gradient is not finite, step skipped")
+        if count > 1:
+            self.scheduler.base_lrs = [rate / 2 for rate in self.scheduler.base_lrs]
+            for group in self.optimizer.param_groups:
+                group["lr"] /= 2
+            self._say(f"learning rates halved to {self.optimizer.param_groups[0]['lr']:.2g}")
+        if count == STEPS_SKIPPED_BEFORE_STOP:
+            advice = "lower ppo.learning_rate or ppo.value_learning_rate"
+            if update == 1:
+                raise UserError(f"the gradient is not finite from the first update on; {advice}")
+            self._stop(f"{count} gradients in a row were not finite; {advice}")
+
+    # --------------------------------------------------------------------------------- guard
+
+    def _guard_stops(self, rollout: Rollout, figures: dict[str, float]) -> bool:
+        """Let the guard see a rollout, and do what its alarms ask for."""
+        guard, update = self.guard, self.progress.num_updates
+        alarms = [guard.observe_kl(update, figures["objective/kl"])]
+        is_good = not guard.over_ceiling and guard.best is None
+        if guard.is_due(update):
+            watched = [reply.scores[guard.config.scorer] for reply in rollout.replies]
+            alarm, is_best = guard.observe_scores(update, rollout.scores.tolist(), watched)
+            alarms.append(alarm)
+            is_good = is_best or (is_good and alarm is None)
+        for alarm in alarms:
+            if alarm is not None:
+                self._act(alarm)
+        if is_good and not self.progress.stopped:
+            with torch.no_grad():
+                for kept, present in zip(
+                    self.kept_policy, self.actor_critic.policy_parameters, strict=True
+                ):
+                    kept.copy_(present)
+        return bool(self.progress.stopped)
+
+    def _act(self, alarm: Alarm) -> None:
+        self._say(f"guard: after update {alarm.update}: {alarm.reason}")
+        if self.config.guard.action == "raise_kl":
+            self.progress.kl_coef *= 2
+            self._say(f"guard: the KL coefficient is now {self.progress.kl_coef:g}")
+        elif self.config.guard.action == "stop":
+            self._stop(alarm.reason)
+
+    def _stop(self, reason: str) -> None:
+        """End the run with the kept policy."""
+        self.progress.stopped = reason
         with torch.no_grad():
-            for parameter, kept in zip(self.policy_parameters, self.accepted_policy, strict=True):
+            for parameter, kept in zip(
+                self.actor_critic.policy_parameters, self.kept_policy, strict=True
+            ):
                 parameter.copy_(kept)
-        self.progress.stopped_by_kl = True
+        self._say(f"stopped after update {self.progress.num_updates}; an earlier policy is kept")
 
-    # ------------------------------------------------------------------------------- reports
+    # ------------------------------------------------------------------- reports, checkpoints
 
-    def _report(self, rollout: Rollout, figures: dict[str, float]) -> None:
-        update = self.progress.num_updates
-        episodes = update * self.config.batch_size
-        figures["lr"] = self.optimizer.param_groups[0]["lr"]
-        self.progress.history.append(
-            {
-                "update": update,
-                "episodes": episodes,
-                "score": figures["objective/scores"],
-                "kl": figures["objective/kl"],
-                "length": figures["val/completion_length"],
-                "eos_rate": figures["val/eos_rate"],
-                "entropy": figures["objective/entropy"],
-            }
+    def _finish_update(self, rollout: Rollout, figures: dict[str, float]) -> None:
+        config, progress = self.config, self.progress
+        progress.num_updates += 1
+        update = progress.num_updates
+        if config.kl_target:
+            kl = figures["objective/kl"]
+            progress.kl_coef = adapt_kl_coef(
+                progress.kl_coef, kl, config.kl_target, config.kl_horizon, config.batch_size
+            )
+        if config.reset_reference_updates and update % config.reset_reference_updates == 0:
+            self.actor_critic.reset_reference()
+        figures |= {"lr": self.optimizer.param_groups[0]["lr"], "update": update}
+        figures["guard/alarms"] = len(self.guard.alarms)
+        progress.figures.append(figures)
+        progress.history.append(report.history_row(update, update * config.batch_size, figures))
+        self._report(rollout)
+        if update % config.save_updates == 0 or update == self.num_updates:
+            self._save_checkpoint()
+
+    def _report(self, rollout: Rollout) -> None:
+        if not self.ranks.is_main:
+            return
+        row = self.progress.history[-1]
+        update, episodes = self.progress.num_updates, int(row["episodes"])
+        done = update - self._updates_before
+        left = (time.monotonic() - self._started) / done * (self.num_updates - update)
+        tracking.log_metrics(self.progress.figures[-1], episodes)
+        tracking.report_progress(
+            update, self.num_updates, score=round(row["score"], 2), kl=round(row["kl"], 2)
         )
-        tracking.log_metrics({"episode": episodes, **figures}, update)
-        score, kl = figures["objective/scores"], figures["objective/kl"]
-        tracking.report_progress(update, self.num_updates, score=round(score, 2), kl=round(kl, 2))
-        print(
-            f"update {update}/{self.num_updates}  score {score:.3f}  kl {kl:.2f}  "
-            f"length {figures['val/completion_length']:.1f}  eos {figures['val/eos_rate']:.2f}  "
-            f"entropy {figures['objective/entropy']:.2f}  ratio {figures['val/ratio']:.4f}  "
-            f"clipped {figures['policy/clipfrac_avg']:.3f}",
-            flush=True,
-        )
+        self._say(report.line(row, self.num_updates, left))
         if update % self.config.sample_updates == 0 or update == self.num_updates:
-            tracking.log_table(list(_samples(rollout, update)), "samples")
+            tracking.log_table(list(report.samples(rollout, update)), "samples")
 
-    # --------------------------------------------------------------------------- checkpoints
+    def _say(self, text: str) -> None:
+        if self.ranks.is_main:
+            print(text, flush=True)
 
-    def _state(self) -> dict[str, Any]:
+    def _save_checkpoint(self) -> None:
         """Everything that the next update depends on."""
-        python_state = random.getstate()
-        numpy_state = numpy.random.get_state(legacy=True)
-        return {
-            "policy": [parameter.detach() for parameter in self.policy_parameters],
-            "value": [parameter.detach() for parameter in self.value_parameters],
-            "accepted_policy": self.accepted_policy,
+        if not self.ranks.is_main:
+            return
+        actor_critic = self.actor_critic
+        state = {
+            "policy": [p.detach() for p in actor_critic.policy_parameters],
+            "value": [p.detach() for p in actor_critic.value_parameters],
+            "reference": [p.detach() for p in self._moving_reference()],
+            "kept_policy": self.kept_policy,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "generator": self.generator.get_state(),
-            "torch_rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "other_rng": json.dumps(
-                {
-                    "python": python_state,
-                    "numpy": [
-                        item if isinstance(item, str | int | float) else item.tolist()
-                        for item in numpy_state
-                    ],
-                }
-            ),
-            "num_updates": self.progress.num_updates,
-            "history": self.progress.history,
+            "guard": self.guard.state(),
+            "progress": asdict(self.progress),
         }
-
-    def _save_checkpoint(self) -> None:
-        """Write by temporary file and rename, then drop the oldest."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"update-{self.progress.num_updates:06d}.pt"
-        part = path.with_suffix(".part")
-        torch.save(self._state(), part)
-        part.replace(path)
-        for old in sorted(self.folder.glob("update-*.pt"))[:-CHECKPOINTS_KEPT]:
-            old.unlink()
+        save_checkpoint(self.folder, self.progress.num_updates, state)
 
     def _load_checkpoint(self) -> None:
-        checkpoints = sorted(self.folder.glob("update-*.pt"))
-        if not checkpoints:
+        state = load_checkpoint(self.folder)
+        if state is None:
             return
-        state = torch.load(checkpoints[-1], map_location="cpu", weights_only=True)
         with torch.no_grad():
             for parameters, saved in (
-                (self.policy_parameters, state["policy"]),
-                (self.value_parameters, state["value"]),
-                (self.accepted_policy, state["accepted_policy"]),
+                (self.actor_critic.policy_parameters, state["policy"]),
+                (self.actor_critic.value_parameters, state["value"]),
+                (self._moving_reference(), state["reference"]),
+                (self.kept_policy, state["kept_policy"]),
             ):
                 for parameter, tensor in zip(parameters, saved, strict=True):
                     parameter.copy_(tensor)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.generator.set_state(state["generator"])
-        torch.set_rng_state(state["torch_rng"])
-        if state["cuda_rng"]:
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
-        other = json.loads(state["other_rng"])
-        version, internal, gauss = other["python"]
-        random.setstate((version, tuple(internal), gauss))
-        numpy.random.set_state(tuple(other["numpy"]))
-        self.progress = Progress(num_updates=state["num_updates"], history=state["history"])
-        print(f"continuing after update {self.progress.num_updates}", flush=True)
+        self.guard.load_state(state["guard"])
+        self.progress = Progress(**state["progress"])
+        self._updates_before = self.progress.num_updates
+        if self.ranks.is_main:
+            rows = zip(self.progress.history, self.progress.figures, strict=True)
+            tracking.restart_metrics([(int(row["episodes"]), figures) for row, figures in rows])
+        self._say(f"continuing after update {self.progress.num_updates}")
 
-
-def _samples(rollout: Rollout, update: int) -> Iterator[dict[str, Any]]:
-    kl = rollout.kl.sum(-1)
-    for row in range(min(SAMPLES_SHOWN, len(rollout.prompts))):
-        yield {
-            "update": update,
-            "prompt": prompt_text(rollout.prompts[row]),
-            "response": rollout.completions[row],
-            "score": round(float(rollout.scores[row]), 4),
-            "kl": round(float(kl[row]), 4),
-            "tokens": int(rollout.lengths[row]),
-            "ended": bool(rollout.has_eos[row]),
-        }
+    def _moving_reference(self) -> list[nn.Parameter]:
+        moves = self.config.reset_reference_updates
+        return self.actor_critic.reference_parameters() if moves else []

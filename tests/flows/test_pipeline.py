@@ -1,6 +1,7 @@
 """The flow against a real Prefect server; the stages are real where their work is small."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,16 @@ from flows import pipeline, progress
 from flows.profiles import override
 from stages.core import tracking
 from stages.core.artifacts import StageResult, data_root, make_artifact, write_result
-from stages.core.config import Compute, Datasets, Frozen, PipelineConfig, StageConfig
+from stages.core.config import (
+    Compute,
+    Datasets,
+    EvaluateOutputs,
+    Frozen,
+    PipelineConfig,
+    PPOOutputs,
+    SFTOutputs,
+    StageConfig,
+)
 from stages.core.errors import StageCrashedError, UserError
 from stages.core.launch import stage_folder
 
@@ -194,6 +204,34 @@ def test_the_run_form_describes_the_settings() -> None:
     assert config["seed"]["description"]
     assert schema["properties"]["config"]["default"]["profile"] == "cpu-demo"
     assert "ppo" in schema["properties"]["from_stage"]["anyOf"][0]["enum"]
+
+
+@pytest.mark.parametrize(("has_adapter", "registered"), [(True, "adapter"), (False, "model")])
+def test_a_policy_without_adapter_is_registered_whole(
+    has_adapter: bool, registered: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("report", "adapter", "model"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.md").write_text("# Report", encoding="utf-8")
+    model = make_artifact("model", tmp_path / "model")
+    adapter = make_artifact("adapter", tmp_path / "adapter")
+    outputs: dict[str, Frozen] = {
+        "sft": SFTOutputs(adapter=adapter, model=model),
+        "ppo": PPOOutputs(adapter=adapter if has_adapter else None, model=model, history=model),
+        "evaluate": EvaluateOutputs(report=make_artifact("report", tmp_path / "report")),
+    }
+    result = StageResult(stage="evaluate", key="key", outputs={}, metrics={}, files={})
+    sources: list[Path] = []
+
+    def register(run_id: str, source: Path, tags: dict[str, str]) -> str:
+        sources.append(source)
+        return "1"
+
+    monkeypatch.setattr(tracking, "register_policy", register)
+    monkeypatch.setattr(tracking, "log_report", lambda run_id, folder: None)
+    monkeypatch.setattr(tracking, "run_page", lambda run_id: "/page")
+    pipeline._publish("run", outputs, {"evaluate": result})
+    assert sources == [tmp_path / registered]
 
 
 @pytest.mark.slow

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -5,9 +6,10 @@ import pytest
 from flows.plan import check, planned_stages, stage_inputs
 from flows.profiles import cpu_demo, override, smollm2
 from stages.core import config as schema
-from stages.core.artifacts import Artifact
+from stages.core.artifacts import Artifact, make_artifact
 from stages.core.config import PipelineConfig
 from stages.core.errors import UserError
+from stages.core.launch import stage_key
 
 
 def _artifact(kind: str, name: str) -> Artifact:
@@ -61,6 +63,18 @@ def _faulty(changes: dict[str, object]) -> PipelineConfig:
         ({"collect.sft.held_out_paths": ["gone"]}, "collect.sft.held_out_paths: gone: no such"),
         ({"evaluate.scorers.oracle": "gone.py:score"}, "evaluate.scorers.oracle: gone.py: no such"),
         ({"evaluate.scorers.oracle": "oracle.py"}, "must be file.py:function"),
+        (
+            {"evaluate.scorers": {"my scorer": "a.py:b"}},
+            "evaluate.scorers.my scorer: choose another",
+        ),
+        ({"ppo.scorers": {"my scorer": "a.py:b"}}, "ppo.scorers.my scorer: choose another name"),
+        ({"ppo.scorers.style": "gone.py:rate"}, "ppo.scorers.style: gone.py: no such file"),
+        ({"ppo.scorers.style": "style.txt:rate"}, "ppo.scorers.style: 'style.txt:rate' must be"),
+        (
+            {"ppo.scorers.style": "gone/folder"},
+            "'gone/folder' is neither a folder here nor file.py",
+        ),
+        ({"ppo.scorers.style": "data"}, "ppo.scorers.style: .*/data: no reward model: neither"),
         ({"base_model.source": "./gone/model"}, "base_model.source: ./gone/model: no such file"),
         ({"base_model.source": "owner/name"}, "base_model.revision"),
     ],
@@ -93,11 +107,11 @@ def test_globs_and_folders_are_expanded_and_hashed(tmp_path: Path, data_root: Pa
     assert upstream == ()
 
 
-def test_each_stage_gets_what_the_stages_before_returned(data_root: Path) -> None:
+def _outputs() -> dict[str, schema.Frozen]:
+    """What all stages before the evaluation returned."""
     kinds = ("documents", "sft", "preferences", "prompts")
-    data = schema.Datasets.model_validate({kind: _artifact(kind, kind) for kind in kinds})
-    outputs: dict[str, schema.Frozen] = {
-        "clean": data,
+    return {
+        "clean": schema.Datasets.model_validate({kind: _artifact(kind, kind) for kind in kinds}),
         "tokenizer": schema.TokenizerOutputs(tokenizer=_artifact("tokenizer", "tokenizer")),
         "pretrain": schema.ModelOutputs(model=_artifact("model", "base")),
         "sft": schema.SFTOutputs(
@@ -110,6 +124,10 @@ def test_each_stage_gets_what_the_stages_before_returned(data_root: Path) -> Non
             history=_artifact("history", "history"),
         ),
     }
+
+
+def test_each_stage_gets_what_the_stages_before_returned(data_root: Path) -> None:
+    outputs = _outputs()
     config = cpu_demo()
 
     def paths(stage: str) -> dict[str, str]:
@@ -131,3 +149,66 @@ def test_each_stage_gets_what_the_stages_before_returned(data_root: Path) -> Non
     assert isinstance(evaluate, schema.EvaluateInputs)
     assert evaluate.scorers["oracle"].kind == "scorer"
     assert upstream == ("clean", "pretrain", "sft", "reward_model", "ppo")
+
+
+def _ppo_inputs(config: PipelineConfig) -> schema.PPOInputs:
+    inputs, upstream = stage_inputs("ppo", config, _outputs())
+    assert isinstance(inputs, schema.PPOInputs)
+    assert upstream == ("clean", "sft", "reward_model")
+    return inputs
+
+
+def test_only_dpo_depends_on_the_preferences(data_root: Path) -> None:
+    config = cpu_demo()
+    assert _ppo_inputs(config).preferences is None
+    dpo = override(config, {"ppo.algorithm": "dpo"})
+    assert _ppo_inputs(dpo).preferences == _artifact("preferences", "preferences")
+
+
+@pytest.fixture
+def classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder's ``classifier``, as far as the plan looks into it."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "classifier"
+    folder.mkdir()
+    config = {"architectures": ["LlamaForSequenceClassification"]}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def test_the_scorers_of_ppo_are_files_and_folders(
+    classifier: Path, tmp_path: Path, data_root: Path
+) -> None:
+    (tmp_path / "style.py").write_text("", encoding="utf-8")
+    places = {"ppo.scorers.style": "style.py:rate", "ppo.scorers.taste": "classifier"}
+    config = override(cpu_demo(), places)
+    check(config, planned_stages(config))
+    inputs = _ppo_inputs(config)
+    assert inputs.scorers == {
+        "style": make_artifact("scorer", tmp_path / "style.py"),
+        "taste": make_artifact("scorer", classifier),
+    }
+    (classifier / "model.safetensors").write_bytes(b"other weights")
+    assert stage_key(config.ppo, inputs) != stage_key(config.ppo, _ppo_inputs(config))
+
+
+def test_a_scorer_whose_base_model_is_gone_is_refused_before_anything_runs(
+    tmp_path: Path, data_root: Path
+) -> None:
+    folder = tmp_path / "reward_model"
+    folder.mkdir()
+    (folder / "reward_model.json").write_text("{}", encoding="utf-8")
+    base = data_root / "base"
+    base.mkdir()
+    (folder / "base.json").write_text(make_artifact("model", base).model_dump_json())
+    config = override(cpu_demo(), {"ppo.scorers.other": str(folder)})
+    check(config, planned_stages(config))
+    base.rmdir()
+    message = (
+        f"ppo.scorers.other: {folder}: its base model {base} is missing; restore it (the data root "
+        "is $RLHF_DATA_ROOT) or train the reward model again"
+    )
+    with pytest.raises(UserError) as refusal:
+        check(config, planned_stages(config))
+    assert str(refusal.value) == message
+    check(config, planned_stages(config, "sft"))

@@ -74,7 +74,7 @@ def test_unknown_key_names_the_nearest(key: str, nearest: str) -> None:
         ("ppo.kl_coef", "much", r"ppo.kl_coef = 'much' .* valid number"),
         ("compute.device", "tpu", r"compute.device = 'tpu' .* 'auto', 'cpu' or 'cuda'"),
         ("ppo.batch_size", "63", r"ppo: batch_size \(63\) must be divisible"),
-        ("ppo", "1", r"ppo is a section; .* ppo.total_episodes"),
+        ("ppo", "1", r"ppo is a section; .* ppo.algorithm"),
     ],
 )
 def test_wrong_value_names_setting_value_and_what_is_allowed(

@@ -16,18 +16,32 @@ def model(tiny_model_folder):
     return load_model(tiny_model_folder, CPU)
 
 
-def reply(model, prompts=PROMPTS, *, eos=-1, batch_size=4, temperature=1e-6, seed=0, **changes):
+def sampled(
+    model,
+    prompts=PROMPTS,
+    *,
+    eos=-1,
+    batch_size=4,
+    temperature=1e-6,
+    seed=0,
+    max_new_tokens=MAX_NEW_TOKENS,
+    **changes,
+):
+    generator = torch.Generator().manual_seed(seed)
     return generate(
         model,
         prompts,
         eos_token_id=eos,
         pad_token_id=PAD,
-        max_new_tokens=changes.pop("max_new_tokens", MAX_NEW_TOKENS),
         temperature=temperature,
-        generator=torch.Generator().manual_seed(seed),
+        uniforms=torch.rand(len(prompts), max_new_tokens, generator=generator),
         batch_size=batch_size,
         **changes,
     )
+
+
+def reply(*args, **settings):
+    return sampled(*args, **settings).ids
 
 
 @torch.no_grad()
@@ -69,9 +83,24 @@ def test_at_a_tiny_temperature_it_equals_transformers_generate(model):
         assert ids == expected[0, len(prompt) :].tolist()
 
 
+@pytest.mark.parametrize("temperature", [1e-6, 1.0])
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
-def test_the_company_in_a_batch_does_not_change_a_reply(model, batch_size):
-    assert reply(model, batch_size=batch_size) == reply(model, batch_size=1)
+def test_the_company_in_a_batch_does_not_change_a_reply(model, eos, batch_size, temperature):
+    settings = {"temperature": temperature, "eos": eos}
+    assert reply(model, batch_size=batch_size, **settings) == reply(model, batch_size=1, **settings)
+
+
+def test_log_probabilities_and_entropies_are_those_of_a_forward_pass(model, eos):
+    replies = sampled(model, eos=eos, temperature=0.7)
+    for row, prompt in enumerate(PROMPTS):
+        ids = replies.ids[row]
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1] / 0.7
+        expected = torch.distributions.Categorical(logits=logits)
+        torch.testing.assert_close(
+            replies.logprobs[row], expected.log_prob(torch.tensor(ids)), rtol=1e-4, atol=1e-5
+        )
+        torch.testing.assert_close(replies.entropies[row], expected.entropy(), rtol=1e-4, atol=1e-5)
 
 
 def test_rows_that_end_early_leave_the_others_alone(model, eos):
@@ -135,10 +164,14 @@ def chi_square_is_plausible(counts, probabilities):
 # ----------------------------------------------------------------------------------------- sample
 
 
+def draw(logits):
+    generator = torch.Generator().manual_seed(0)
+    return sample(logits, 1.0, torch.rand(len(logits), generator=generator))[0]
+
+
 def test_sample_follows_the_distribution():
     probabilities = torch.tensor([0.5, 0.0, 0.25, 0.125, 0.125])
-    generator = torch.Generator().manual_seed(0)
-    drawn = sample(probabilities.log().expand(20_000, -1), generator)
+    drawn = draw(probabilities.log().expand(20_000, -1))
     counts = torch.bincount(drawn, minlength=5)
     assert counts[1] == 0
     kept = probabilities > 0
@@ -151,21 +184,20 @@ def test_sample_follows_the_distribution():
 def test_sample_never_draws_a_token_of_probability_zero(allowed):
     logits = torch.full((5_000,), float("-inf"))
     logits[allowed] = 0.0
-    drawn = sample(logits.expand(2_000, -1), torch.Generator().manual_seed(1))
+    drawn = draw(logits.expand(2_000, -1))
     assert set(drawn.tolist()) == set(allowed)
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1.0 - 2.0**-24])
-def test_sample_stays_in_range_at_the_ends_of_the_unit_interval(uniform, monkeypatch):
-    monkeypatch.setattr(torch, "rand", lambda *shape, generator: torch.full(shape, uniform))
+def test_sample_stays_in_range_at_the_ends_of_the_unit_interval(uniform):
     torch.manual_seed(0)
     logits = torch.randn(200, 3_001)
     logits[:, [0, -1]] = float("-inf")
-    drawn = sample(logits, torch.Generator())
+    drawn, _, _ = sample(logits, 1.0, torch.full((200,), uniform))
     assert set(drawn.tolist()) == {1 if uniform == 0 else 2_999}
 
 
 def test_each_row_is_drawn_by_its_own_number():
     logits = torch.zeros(1_000, 50)
-    drawn = sample(logits, torch.Generator().manual_seed(0))
+    drawn = draw(logits)
     assert len(set(drawn.tolist())) == 50

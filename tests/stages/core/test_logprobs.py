@@ -4,12 +4,30 @@ import math
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    FalconConfig,
+    Gemma2Config,
+    GPT2Config,
+    GraniteConfig,
+    MixtralConfig,
+)
 
-from stages.core.logprobs import collate, completion_logprobs, token_logprobs
+from stages.core.logprobs import collate, completion_logprobs, token_entropies, token_logprobs
 from stages.core.models import load_model
 
 CPU = torch.device("cpu")
+SIZES = {
+    "vocab_size": 400,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+}
 PROMPTS = [[5, 6, 7], [40], [300, 8, 9, 10, 11, 12], [77, 78]]
 COMPLETIONS = [[50, 51], [60, 61, 62, 63, 2], [70], [80, 81, 82]]
 
@@ -20,7 +38,7 @@ def model(tiny_model_folder):
 
 
 def logprobs(model, prompts=PROMPTS, completions=COMPLETIONS, **changes):
-    settings = {"temperature": 1.0, "batch_size": 8, "pad_token_id": 0} | changes
+    settings = {"temperature": 1.0, "max_tokens_per_batch": 100, "pad_token_id": 0} | changes
     return completion_logprobs(model, prompts, completions, **settings)
 
 
@@ -45,17 +63,17 @@ def test_temperature_matters(model):
     assert not torch.allclose(logprobs(model)[0], logprobs(model, temperature=2.0)[0], atol=1e-2)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 3])
-def test_the_company_in_a_batch_does_not_matter(model, batch_size):
+@pytest.mark.parametrize("max_tokens", [1, 10, 15])
+def test_the_company_in_a_batch_does_not_matter(model, max_tokens):
     for alone, together in zip(
-        logprobs(model, batch_size=batch_size), logprobs(model), strict=True
+        logprobs(model, max_tokens_per_batch=max_tokens), logprobs(model), strict=True
     ):
         assert torch.allclose(alone, together, atol=1e-5)
 
 
 def test_the_order_of_the_rows_is_kept(model):
-    turned = logprobs(model, PROMPTS[::-1], COMPLETIONS[::-1], batch_size=2)
-    for one, other in zip(turned[::-1], logprobs(model, batch_size=2), strict=True):
+    turned = logprobs(model, PROMPTS[::-1], COMPLETIONS[::-1], max_tokens_per_batch=15)
+    for one, other in zip(turned[::-1], logprobs(model, max_tokens_per_batch=15), strict=True):
         assert torch.allclose(one, other, atol=1e-5)
 
 
@@ -73,16 +91,16 @@ def test_each_row_has_one_value_a_token(model):
 
 def test_the_layout_of_a_batch():
     batch = collate([[1, 2, 3], [4]], [[5], [6, 7]], 0, CPU)
-    assert batch.input_ids.tolist() == [[1, 2, 3, 5, 0], [0, 0, 4, 6, 7]]
-    assert batch.attention_mask.tolist() == [[1, 1, 1, 1, 0], [0, 0, 1, 1, 1]]
-    assert batch.position_ids[0, :4].tolist() == [0, 1, 2, 3]
-    assert batch.position_ids[1, 2:].tolist() == [0, 1, 2]
-    assert batch.completion_mask.tolist() == [[True, False], [True, True]]
-    assert batch.completion_ids.tolist() == [[5, 0], [6, 7]]
+    assert batch.input_ids.tolist() == [[1, 2, 3, 5], [4, 6, 7, 0]]
+    assert batch.completion_ids.tolist() == [5, 6, 7]
+    # The tokens 3, 4 and 6 stand where these are chosen.
+    assert batch.predictors.tolist() == [2, 4, 5]
+    hidden = torch.arange(8.0).view(2, 4, 1)
+    assert batch.select(hidden).flatten().tolist() == [2.0, 4.0, 5.0]
 
 
 def test_a_batch_of_empty_completions_has_no_completion_tokens():
-    assert collate([[1, 2]], [[]], 0, CPU).completion_ids.shape == (1, 0)
+    assert collate([[1, 2]], [[]], 0, CPU).completion_ids.shape == (0,)
 
 
 def test_probabilities_over_the_vocabulary_sum_to_one(model):
@@ -91,20 +109,69 @@ def test_probabilities_over_the_vocabulary_sum_to_one(model):
     assert math.isclose(float(torch.cat(values).exp().sum()), 1.0, rel_tol=1e-4)
 
 
+def states(model):
+    batch = collate(PROMPTS, COMPLETIONS, 0, CPU)
+    hidden = model.get_decoder()(input_ids=batch.input_ids).last_hidden_state
+    return batch.select(hidden), batch.completion_ids
+
+
+@torch.no_grad()
 def test_entropy_is_that_of_the_next_tokens_distribution(model):
-    batch = collate(PROMPTS, COMPLETIONS, 0, CPU)
-    with torch.no_grad():
-        _, entropy = token_logprobs(model, batch, 0.7)
-        logits = model(torch.tensor([PROMPTS[3]])).logits[0, -1]
+    hidden, _ = states(model)
+    logits = model(torch.tensor([PROMPTS[3]])).logits[0, -1]
     expected = torch.distributions.Categorical(logits=logits / 0.7).entropy()
-    assert float(entropy[3, 0]) == pytest.approx(float(expected), abs=1e-5)
+    assert float(token_entropies(model, hidden, 0.7)[-3]) == pytest.approx(
+        float(expected), abs=1e-5
+    )
 
 
-def test_gradients_flow_through_logprobs_and_not_through_entropy(model):
-    batch = collate(PROMPTS, COMPLETIONS, 0, CPU)
-    values, entropy = token_logprobs(model, batch, 1.0)
-    assert values.requires_grad
-    assert not entropy.requires_grad
+@pytest.mark.parametrize("function", ["logprobs", "entropies"])
+def test_in_pieces_values_and_gradients_are_the_same(model, function, monkeypatch):
+    model.requires_grad_(True)
+    found = []
+    for limit in (2**23, 3 * model.config.vocab_size):
+        monkeypatch.setattr("stages.core.logprobs.MAX_LOGITS", limit)
+        hidden, ids = states(model)
+        if function == "logprobs":
+            values = token_logprobs(model, hidden, ids, 0.7)
+        else:
+            values = token_entropies(model, hidden, 0.7)
+        weights = torch.linspace(-1, 1, len(values))
+        model.zero_grad()
+        (values * weights).sum().backward()
+        gradients = [parameter.grad.clone() for parameter in model.parameters()]
+        found.append([values.detach(), *gradients])
+    assert len(found[0][0]) > 3
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+ARCHITECTURES = {
+    "capped logits, sliding window": Gemma2Config(
+        **SIZES, head_dim=8, final_logit_softcapping=3.0, sliding_window=4
+    ),
+    "scaled logits": GraniteConfig(**SIZES, logits_scaling=3.0),
+    "learned positions": GPT2Config(
+        vocab_size=400, n_embd=32, n_layer=4, n_head=4, n_positions=64, bos_token_id=1,
+        eos_token_id=2,
+    ),
+    "experts": MixtralConfig(**SIZES, num_local_experts=2),
+    "layers that return tuples": FalconConfig(
+        vocab_size=400, hidden_size=32, num_hidden_layers=4, num_attention_heads=4
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_architectures_keep_their_own_forward(name):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(ARCHITECTURES[name]).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    for row, values in enumerate(logprobs(model, temperature=0.7)):
+        expected = naive(model, PROMPTS[row], COMPLETIONS[row], 0.7)
+        torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_tiny_models_pad_token_is_not_eos(tokenizer_folder):

@@ -1,4 +1,4 @@
-"""Scorers: what a function must return, and which reward models are refused."""
+"""Which reward models are refused, and that scores do not depend on what surrounds them."""
 
 import json
 import shutil
@@ -14,90 +14,14 @@ from stages.core.errors import UserError
 from stages.core.models import active_adapter, load_model, load_tokenizer, peft_config, save_model
 from stages.core.scoring import (
     MANIFEST_FILE,
+    REWARD_ADAPTER,
     attach_reward_model,
-    load_function_scorer,
     load_reward_model,
     read_manifest,
 )
 
 CPU = torch.device("cpu")
 PROMPTS, REPLIES = ["What is it?", "And that?"], ["A door.", "Nobody knows."]
-
-
-# ----------------------------------------------------------------------------- function scorers
-
-
-def scorer(tmp_path, body, function="score"):
-    path = tmp_path / "scorer.py"
-    path.write_text(body)
-    return load_function_scorer(path, function)
-
-
-def test_a_functions_numbers_are_the_scores(tmp_path):
-    body = "def score(prompts, completions):\n    return [len(c) for c in completions]\n"
-    scores = scorer(tmp_path, body)(tuple(PROMPTS), tuple(REPLIES))
-    assert scores == [7.0, 13.0]
-    assert all(type(score) is float for score in scores)
-
-
-def test_tensors_and_iterators_will_do(tmp_path):
-    body = "import torch\ndef score(prompts, completions):\n    return torch.tensor([1, 2])\n"
-    assert scorer(tmp_path, body)(PROMPTS, REPLIES) == [1.0, 2.0]
-    body = "def score(prompts, completions):\n    yield from (0.5 for _ in prompts)\n"
-    assert scorer(tmp_path, body)(PROMPTS, REPLIES) == [0.5, 0.5]
-
-
-def test_a_scorers_file_may_define_dataclasses(tmp_path):
-    body = (
-        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
-        "@dataclass\nclass Weight:\n    value: float = 2.0\n"
-        "def score(prompts, completions):\n    return [Weight().value for _ in prompts]\n"
-    )
-    assert scorer(tmp_path, body)(PROMPTS, REPLIES) == [2.0, 2.0]
-
-
-@pytest.mark.parametrize(
-    ("returned", "part"),
-    [
-        ("[1.0]", "must return one finite number for each reply"),
-        ("[1.0, 2.0, 3.0]", "must return one finite number for each reply"),
-        ("[1.0, float('nan')]", "must return one finite number for each reply"),
-        ("[1.0, float('inf')]", "must return one finite number for each reply"),
-        ("[1.0, 'good']", "ValueError: could not convert string to float: 'good'"),
-        ("[1.0, None]", "TypeError"),
-        ("None", "TypeError"),
-        ("1 / 0", "ZeroDivisionError: division by zero"),
-    ],
-)
-def test_anything_but_one_finite_number_a_reply_is_refused(tmp_path, returned, part):
-    score = scorer(tmp_path, f"def score(prompts, completions):\n    return {returned}\n")
-    with pytest.raises(UserError, match=part) as refusal:
-        score(PROMPTS, REPLIES)
-    assert str(refusal.value).startswith(f"scorer {tmp_path / 'scorer.py'}:score: ")
-    assert "\n" not in str(refusal.value)
-
-
-@pytest.mark.parametrize(
-    ("body", "part"),
-    [
-        ("def score(:\n", "SyntaxError"),
-        ("import no_such_module\n", "ModuleNotFoundError: No module named 'no_such_module'"),
-        ("rate = 1\n", "AttributeError: .* has no attribute 'score'"),
-    ],
-)
-def test_a_file_that_cannot_be_used_is_refused_before_any_reply(tmp_path, body, part):
-    with pytest.raises(UserError, match=part) as refusal:
-        scorer(tmp_path, body)
-    assert "\n" not in str(refusal.value)
-
-
-@pytest.mark.parametrize("name", ["gone.py", "notes.txt"])
-def test_a_missing_file_is_refused(tmp_path, name):
-    with pytest.raises(UserError, match=f"{name}:score: no such Python file"):
-        load_function_scorer(tmp_path / name, "score")
-
-
-# ------------------------------------------------------------------------------- reward models
 
 
 @pytest.fixture
@@ -123,8 +47,23 @@ def test_the_size_of_a_batch_does_not_change_scores(reward_model_folder, tiny_mo
     loaded = load_reward_model(reward_model_folder, tiny_model_folder, CPU)
     prompts, replies = PROMPTS * 3, ["a", "b " * 30, "c " * 5, "", "<|im_end|>", "d"]
     together = loaded.score(prompts, replies)
-    assert together == pytest.approx(loaded.score(prompts, replies, batch_size=1), abs=1e-4)
+    one_by_one = loaded.score(prompts, replies, max_tokens_per_batch=1)
+    assert together == pytest.approx(one_by_one, abs=1e-5)
     assert loaded.score([], []) == []
+
+
+def test_padding_without_a_mask_does_not_change_scores(reward_model_folder, tiny_model_folder):
+    loaded = load_reward_model(reward_model_folder, tiny_model_folder, CPU)
+    prompts, replies = PROMPTS * 2, ["a", "b " * 30, "c " * 5, ""]
+    masked = []
+    for sequence in loaded.encode(prompts, replies):
+        ids = torch.tensor([sequence + [0] * 20])
+        mask = torch.tensor([[1] * len(sequence) + [0] * 20])
+        decoder = loaded.model.get_base_model().get_decoder()
+        with torch.no_grad(), active_adapter(loaded.model, REWARD_ADAPTER):
+            hidden = decoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        masked.append(float(loaded.head(hidden[0, len(sequence) - 1])))
+    assert loaded.score(prompts, replies) == pytest.approx(masked, abs=1e-5)
 
 
 def test_attached_to_a_model_with_other_adapters_it_scores_the_same(

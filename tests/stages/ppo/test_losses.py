@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from stages.ppo.losses import (
+    adapt_kl_coef,
     estimate_advantages,
     estimate_kl,
     masked_mean,
@@ -97,7 +98,7 @@ def test_policy_loss_by_hand():
     advantages = row(1.0, -2.0, 3.0)
     # A good token's ratio counts up to 1.2, a bad token's down to 0.8, the third as it is.
     expected = (-1.2 + 1.6 - 3.3) / 3
-    result = policy_loss(ratio.log(), torch.zeros(1, 3), advantages, ALL, 0.2, num_tokens=3)
+    result = policy_loss(ratio.log(), torch.zeros(1, 3), advantages, 0.2, num_tokens=3)
     torch.testing.assert_close(result.loss, torch.tensor(expected))
     torch.testing.assert_close(result.clip_fraction, torch.tensor(2 / 3))
     torch.testing.assert_close(result.ratio, ratio.mean())
@@ -107,14 +108,14 @@ def test_policy_loss_by_hand():
 def test_policy_gradient_raises_good_tokens_and_lowers_bad_ones():
     logprobs = torch.zeros(1, 3, requires_grad=True)
     advantages = row(1.0, -1.0, 0.0)
-    policy_loss(logprobs, torch.zeros(1, 3), advantages, ALL, 0.2, num_tokens=3).loss.backward()
+    policy_loss(logprobs, torch.zeros(1, 3), advantages, 0.2, num_tokens=3).loss.backward()
     torch.testing.assert_close(logprobs.grad, row(-1 / 3, 1 / 3, 0.0))
 
 
 def test_clipped_tokens_get_no_gradient():
     logprobs = row(math.log(1.5), math.log(0.5), 0.0).requires_grad_()
     advantages = row(1.0, -1.0, 1.0)
-    policy_loss(logprobs, torch.zeros(1, 3), advantages, ALL, 0.2, num_tokens=3).loss.backward()
+    policy_loss(logprobs, torch.zeros(1, 3), advantages, 0.2, num_tokens=3).loss.backward()
     assert logprobs.grad[0, :2].tolist() == [0.0, 0.0]
     assert logprobs.grad[0, 2] < 0
 
@@ -123,29 +124,48 @@ def test_value_loss_by_hand():
     values, old, returns = row(1.0, 0.1, 2.0), row(0.5, 0.0, 2.0), row(2.0, 1.0, 2.0)
     # First: the prediction moved by .5, clipped to .7 it errs more: 1.3² against 1.
     expected = 0.5 * (1.3**2 + 0.9**2 + 0.0) / 3
-    result = value_loss(values, old, returns, ALL, 0.2, num_tokens=3)
+    result = value_loss(values, old, returns, 0.2, num_tokens=3)
     torch.testing.assert_close(result.loss, torch.tensor(expected))
     torch.testing.assert_close(result.clip_fraction, torch.tensor(1 / 3))
 
 
-def test_losses_ignore_padding_even_where_it_is_infinite():
+def test_what_stands_at_padding_may_be_infinite_or_no_number():
     mask = torch.tensor([[True, True, False]])
-    values = row(0.3, -0.2, math.inf).requires_grad_()
-    zeros, ones = torch.zeros(1, 3), torch.ones(1, 3)
-    loss = value_loss(values, zeros, ones, mask, 0.2, 2).loss
-    loss.backward()
-    assert torch.isfinite(loss)
-    assert torch.isfinite(values.grad[mask]).all()
-    assert masked_mean(row(1.0, 3.0, math.nan), mask) == 2.0
+    junk = row(1.0, 3.0, math.nan)
+    assert masked_mean(junk, mask) == 2.0
+    assert torch.equal(whiten(junk, mask), row(-1.0, 1.0, 0.0))
+    rewards = token_rewards(torch.tensor([2.0]), row(0.1, 0.2, math.inf), mask, 0.5)
+    torch.testing.assert_close(rewards, row(-0.05, 1.9, 0.0))
+    advantages, returns = estimate_advantages(junk, junk, mask, 1.0, 1.0)
+    torch.testing.assert_close(returns, row(4.0, 3.0, 0.0))
+    torch.testing.assert_close(advantages, row(3.0, 0.0, 0.0))
 
 
-def test_micro_batches_add_up_to_the_mini_batch():
+def test_a_ratio_out_of_all_bounds_stays_finite():
+    logprobs = row(0.0, -300.0).requires_grad_()
+    result = policy_loss(logprobs, row(-300.0, 0.0), row(-1.0, 1.0), 0.2, num_tokens=2)
+    result.loss.backward()
+    assert torch.isfinite(result.loss)
+    assert torch.isfinite(logprobs.grad).all()
+
+
+def test_parts_add_up_to_the_mini_batch():
     torch.manual_seed(0)
-    logprobs, old, advantages = (torch.randn(4, 5) for _ in range(3))
-    mask = torch.arange(5) < torch.tensor([5, 2, 1, 4])[:, None]
-    whole = policy_loss(logprobs, old, advantages, mask, 0.2, num_tokens=12).loss
-    parts = sum(
-        policy_loss(logprobs[i], old[i], advantages[i], mask[i], 0.2, num_tokens=12).loss
-        for i in ([0], [1, 3], [2])
-    )
-    torch.testing.assert_close(whole, parts)
+    logprobs, old, advantages = (torch.randn(12) for _ in range(3))
+    for loss in (policy_loss, value_loss):
+        whole = loss(logprobs, old, advantages, 0.2, num_tokens=12)
+        parts = [
+            loss(logprobs[part], old[part], advantages[part], 0.2, num_tokens=12)
+            for part in (slice(0, 5), slice(5, 8), slice(8, 12))
+        ]
+        for figure, shares in zip(whole, zip(*parts, strict=True), strict=True):
+            torch.testing.assert_close(figure, sum(shares))
+
+
+@pytest.mark.parametrize(
+    ("kl", "expected"),
+    [(6.0, 0.1), (6.6, 0.1 * (1 + 0.1 * 0.5)), (60.0, 0.1 * (1 + 0.2 * 0.5)), (0.0, 0.1 * 0.9)],
+    ids=["on target", "a tenth above", "far above", "far below"],
+)
+def test_the_adaptive_kl_coefficient_by_hand(kl, expected):
+    assert adapt_kl_coef(0.1, kl, 6.0, 200, 100) == pytest.approx(expected)

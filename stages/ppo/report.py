@@ -1,0 +1,73 @@
+"""What a user sees of a PPO run: a line an update, a table of samples, curves."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from stages.core.chat import prompt_text
+from stages.ppo.guard import Alarm
+from stages.ppo.rollout import Rollout
+
+SAMPLES_SHOWN = 8
+
+
+def history_row(update: int, episodes: int, figures: dict[str, float]) -> dict[str, float]:
+    """One line of history.jsonl."""
+    return {
+        "update": update,
+        "episodes": episodes,
+        "score": figures["objective/scores"],
+        "kl": figures["objective/kl"],
+        "length": figures["val/completion_length"],
+        "eos_rate": figures["val/eos_rate"],
+        "entropy": figures["objective/entropy"],
+    }
+
+
+def line(row: dict[str, float], num_updates: int, seconds_left: float) -> str:
+    """What the terminal shows of an update."""
+    minutes, seconds = divmod(round(seconds_left), 60)
+    return (
+        f"update {row['update']}/{num_updates}  episodes {row['episodes']}  "
+        f"score {row['score']:.3f}  kl {row['kl']:.2f}  length {row['length']:.1f}  "
+        f"eos {row['eos_rate']:.2f}  entropy {row['entropy']:.2f}  {minutes}:{seconds:02d} left"
+    )
+
+
+def samples(rollout: Rollout, update: int) -> Iterator[dict[str, Any]]:
+    """Rows of the samples table."""
+    kl = rollout.kl.sum(-1)
+    for reply in rollout.replies[:SAMPLES_SHOWN]:
+        yield {
+            "update": update,
+            "prompt": prompt_text(reply.prompt),
+            "response": reply.completion,
+            "score": round(float(rollout.scores[reply.row]), 4),
+            "kl": round(float(kl[reply.row]), 4),
+            "tokens": len(reply.completion_ids),
+            "ended": bool(rollout.has_eos[reply.row]),
+        }
+
+
+def curves(history: Sequence[dict[str, float]], alarms: Sequence[Alarm]) -> Figure:
+    """Score, KL, length and entropy by episodes; the guard's alarms as dashed lines."""
+    figure = Figure(figsize=(9, 6))
+    panels = (
+        ("score", "mean score"),
+        ("kl", "KL to the reference, nats a reply"),
+        ("length", "reply length, tokens"),
+        ("entropy", "entropy, nats a token"),
+    )
+    episodes = [row["episodes"] for row in history]
+    batch_size = episodes[0] / history[0]["update"]
+    for axes, (name, label) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+        axes.plot(episodes, [row[name] for row in history], color="#0072b2")
+        for alarm in alarms:
+            axes.axvline(alarm.update * batch_size, color="#d55e00", linestyle="--")
+        axes.set(xlabel="episodes", ylabel=label)
+        axes.grid(alpha=0.3)
+    if alarms:
+        figure.suptitle("dashed: alarm of the guard")
+    figure.tight_layout()
+    return figure

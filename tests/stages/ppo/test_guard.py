@@ -1,0 +1,90 @@
+"""When the guard rings, worked out by hand, and that its state survives a checkpoint."""
+
+import json
+
+import pytest
+
+from stages.core.config import GuardConfig
+from stages.ppo.guard import Guard
+
+NOISE = [-0.5, 0.5, -0.5, 0.5]
+"""Four scores around their mean: standard deviation .577, standard error of the mean .289."""
+
+
+def guard(**changes):
+    settings = {"scorer": "watched", "window": 2, "tolerance": 3.0, "kl_ceiling": 10.0}
+    return Guard(GuardConfig.model_validate(settings | changes))
+
+
+def observe(guard, pairs, start=0):
+    """Feed (optimised, watched) means; returns what came of each."""
+    return [
+        guard.observe_scores(update, [optimized] * 4, [watched + noise for noise in NOISE])
+        for update, (optimized, watched) in enumerate(pairs, start=start)
+    ]
+
+
+def test_a_rising_watched_score_is_the_best_each_time_a_window_is_full():
+    results = observe(guard(), [(0, 1.0), (1, 2.0), (2, 3.0), (3, 4.0)])
+    assert [is_best for _, is_best in results] == [False, True, True, True]
+    assert all(alarm is None for alarm, _ in results)
+
+
+def test_the_standard_errors_by_hand():
+    one = guard()
+    observe(one, [(0, 1.0), (0, 3.0)])
+    assert one.best.watched == 2.0
+    # sqrt(.3333 / 4) each; two of them averaged: divided by sqrt(2).
+    assert one.best.watched_error == pytest.approx((1 / 3 / 4) ** 0.5 / 2**0.5)
+
+
+@pytest.mark.parametrize(("fall", "rings"), [(0.86, False), (0.87, True)])
+def test_it_rings_beyond_three_standard_errors_of_the_difference(fall, rings):
+    # Each window's error is .2041, the difference's .2887: three of them are .866.
+    pairs = [(0, 5.0), (0, 5.0), (1, 5.0 - fall), (1, 5.0 - fall)]
+    alarm, _ = observe(guard(), pairs)[-1]
+    assert (alarm is not None) == rings
+
+
+def test_a_fall_together_with_the_optimised_score_is_no_gaming():
+    results = observe(guard(), [(5, 5.0), (5, 5.0), (1, 1.0), (1, 1.0)])
+    assert all(alarm is None for alarm, _ in results)
+
+
+def test_the_alarm_says_what_happened():
+    alarm, _ = observe(guard(), [(0, 5.0), (0, 5.0), (1, 3.0)])[-1]
+    assert alarm.update == 2
+    assert alarm.reason == (
+        "watched fell from 5.000 to 4.000 while the optimised score went from 0.000 to 0.500"
+    )
+
+
+def test_after_an_alarm_it_compares_anew():
+    one = guard()
+    observe(one, [(0, 5.0), (0, 5.0), (1, 3.0), (2, 3.0)])
+    assert len(one.alarms) == 1
+    observe(one, [(2, 3.0)] * 4, start=4)
+    assert len(one.alarms) == 1
+    observe(one, [(2, 1.0)] * 2, start=8)
+    assert len(one.alarms) == 2
+
+
+def test_the_kl_rings_when_it_crosses_the_ceiling_and_not_while_it_stays_above():
+    one = guard()
+    rings = [one.observe_kl(update, kl) for update, kl in enumerate([9, 11, 12, 8, 13])]
+    assert [alarm is not None for alarm in rings] == [False, True, False, False, True]
+    assert rings[1].reason == "the KL of 11.0 nats a reply exceeds 10"
+
+
+def test_it_is_due_every_so_many_updates_and_never_without_a_scorer():
+    every_third = guard(updates=3)
+    assert [every_third.is_due(update) for update in range(5)] == [True, False, False, True, False]
+    assert not guard(scorer="").is_due(0)
+
+
+def test_its_state_survives_json():
+    one, other = guard(), guard()
+    observe(one, [(0, 5.0), (0, 5.0), (1, 3.0), (2, 3.0), (2, 4.0), (2, 4.0)])
+    one.observe_kl(5, 99.0)
+    other.load_state(json.loads(json.dumps(one.state())))
+    assert other == one
