@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from stages.core.batching import token_budget_batches
+from stages.core.last_layer import last_layer_at
 from stages.core.models import autocast, replaced_forward
 
 MAX_LOGITS = 2**23
@@ -146,7 +147,7 @@ def completion_logprobs(
             pad_token_id,
             model.device,
         )
-        with autocast(model.device):
+        with autocast(model.device), last_layer_at(model, batch.predictors):
             hidden = model.get_decoder()(input_ids=batch.input_ids, use_cache=False)
             values = token_logprobs(
                 model, batch.select(hidden.last_hidden_state), batch.completion_ids, temperature

@@ -208,14 +208,28 @@ def merged_adapter(model: PeftModel, name: str) -> Iterator[None]:
             weight.data = original
 
 
+def transformer_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The decoder's layers from the bottom to the top."""
+    count = model.config.get_text_config().num_hidden_layers
+    return next(
+        child
+        for child in model.get_decoder().children()
+        if isinstance(child, nn.ModuleList) and len(child) == count
+    )
+
+
 @contextlib.contextmanager
 def replaced_forward(module: nn.Module, forward: Callable[..., object]) -> Iterator[None]:
     """Let ``module`` compute ``forward`` for a while, hooks around it unchanged."""
+    before = vars(module).get("forward")
     module.forward = forward
     try:
         yield
     finally:
-        del module.forward  # the class's own shows again
+        if before is None:
+            del module.forward  # the class's own shows again
+        else:
+            module.forward = before
 
 
 def adapter_parameters(model: PeftModel, name: str) -> list[nn.Parameter]:

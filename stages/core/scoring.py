@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from stages.core.batching import token_budget_batches
 from stages.core.chat import Prompt, encode_completion, encode_prompt
 from stages.core.errors import UserError
+from stages.core.last_layer import last_layer_at
 from stages.core.models import (
     active_adapter,
     autocast,
@@ -121,13 +122,18 @@ class RewardModel:
     def _score_batch(self, sequences: list[list[int]]) -> torch.Tensor:
         device = self.model.device
         ids, lengths = pad_right(sequences, padding_id(self.tokenizer))
-        decoder = self.model.get_base_model().get_decoder()
-        with active_adapter(self.model, REWARD_ADAPTER), autocast(device):
+        last = (torch.arange(len(sequences)) * ids.shape[1] + lengths - 1).to(device)
+        model = self.model.get_base_model()
+        with (
+            active_adapter(self.model, REWARD_ADAPTER),
+            last_layer_at(model, last),
+            autocast(device),
+        ):
             # No mask: under causal attention the padding on the right changes nothing before it,
             # and without one torch takes its fastest attention.
-            output = decoder(input_ids=ids.to(device), use_cache=False)
-        last = output.last_hidden_state[torch.arange(len(sequences)), lengths - 1]
-        scores: torch.Tensor = self.head(last.float()).squeeze(-1)
+            output = model.get_decoder()(input_ids=ids.to(device), use_cache=False)
+        hidden = output.last_hidden_state.flatten(0, 1)[last]
+        scores: torch.Tensor = self.head(hidden.float()).squeeze(-1)
         return scores
 
 

@@ -5,6 +5,7 @@ stage's folder; progress goes, line by line, to the flow that started the stage.
 """
 
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -19,19 +20,23 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
-import mlflow
 import psutil
-from mlflow.data.meta_dataset import MetaDataset
-from mlflow.data.sources import LocalArtifactDatasetSource
-from mlflow.entities import RunStatus
-from mlflow.tracking import MlflowClient
 
 from stages.core.artifacts import Artifact, StageResult, data_root
 from stages.core.config import Frozen, PipelineConfig
 from stages.core.launch import PROGRESS_PREFIX
 
 if TYPE_CHECKING:
+    import mlflow
     from matplotlib.figure import Figure
+elif "mlflow" in sys.modules:
+    import mlflow
+else:
+    # Loaded at its first use: 2 seconds and 100 MB that a stage without tracking does not need.
+    _spec = importlib.util.find_spec("mlflow")
+    _spec.loader = importlib.util.LazyLoader(_spec.loader)
+    mlflow = sys.modules["mlflow"] = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(mlflow)
 
 PARENT_RUN_VARIABLE = "RLHF_TRACKING_PARENT_RUN"
 FLOW_RUN_VARIABLE = "RLHF_PREFECT_FLOW_RUN"
@@ -60,7 +65,7 @@ def set_up() -> str:
 def start_pipeline_run(profile: str, config: PipelineConfig, flow_run_id: str = "") -> str:
     """Open the parent run of one pipeline run in the profile's experiment and return its id."""
     set_up()
-    client = MlflowClient()
+    client = mlflow.MlflowClient()
     _end_abandoned_runs(client)
     experiment_id = _experiment(client, profile)
     tags = {**_process_tags(), "prefect_flow_run": flow_run_id, "git_commit": git_commit()}
@@ -73,7 +78,7 @@ def start_pipeline_run(profile: str, config: PipelineConfig, flow_run_id: str = 
 def end_pipeline_run(run_id: str, status: str, metrics: Mapping[str, float]) -> None:
     """Close the parent run as FINISHED, FAILED or KILLED, with the figures of the whole chain, and
     as KILLED the stage runs whose process could not close them itself."""
-    client = MlflowClient()
+    client = mlflow.MlflowClient()
     experiment_id = client.get_run(run_id).info.experiment_id
     running = f"tags.mlflow.parentRunId = '{run_id}' and attributes.status = 'RUNNING'"
     for run in client.search_runs([experiment_id], running):
@@ -85,7 +90,7 @@ def end_pipeline_run(run_id: str, status: str, metrics: Mapping[str, float]) -> 
 
 def log_reused(parent_run_id: str, result: StageResult) -> None:
     """Show a reused stage as a nested run that names the run which made it."""
-    client = MlflowClient()
+    client = mlflow.MlflowClient()
     experiment_id = client.get_run(parent_run_id).info.experiment_id
     tags = {
         "mlflow.parentRunId": parent_run_id,
@@ -101,12 +106,12 @@ def log_reused(parent_run_id: str, result: StageResult) -> None:
 
 def log_report(run_id: str, folder: Path) -> None:
     """Attach the report to the parent run as well, where people look first."""
-    MlflowClient().log_artifacts(run_id, str(folder), "report")
+    mlflow.MlflowClient().log_artifacts(run_id, str(folder), "report")
 
 
 def run_page(run_id: str) -> str:
     """Path of the run's page below the address of the MLflow UI."""
-    experiment_id = MlflowClient().get_run(run_id).info.experiment_id
+    experiment_id = mlflow.MlflowClient().get_run(run_id).info.experiment_id
     return f"/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
 
 
@@ -120,7 +125,7 @@ def register_policy(run_id: str, source: Path, tags: Mapping[str, str]) -> str:
         The version's number.
     """
     set_up()
-    client = MlflowClient()
+    client = mlflow.MlflowClient()
     for known in client.search_model_versions("name = 'rlhf-policy'"):
         if tags.get("policy_digest", "") == known.tags.get("policy_digest"):
             for name, value in tags.items():
@@ -161,7 +166,10 @@ def stage_run(
         yield ""
         return
     set_up()
-    client = MlflowClient()
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.data.sources import LocalArtifactDatasetSource
+
+    client = mlflow.MlflowClient()
     experiment_id = client.get_run(parent).info.experiment_id
     tags = {
         **_process_tags(),
@@ -286,16 +294,16 @@ def _process_is_gone(tags: Mapping[str, str]) -> bool:
         return True
 
 
-def _end_abandoned_runs(client: MlflowClient) -> None:
+def _end_abandoned_runs(client: "mlflow.MlflowClient") -> None:
     """End as KILLED the runs whose process was killed before it could say so itself."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    running = RunStatus.to_string(RunStatus.RUNNING)
+    running = mlflow.entities.RunStatus.to_string(mlflow.entities.RunStatus.RUNNING)
     for run in client.search_runs(experiments, f"attributes.status = '{running}'"):
         if _process_is_gone(run.data.tags):
             client.set_terminated(run.info.run_id, "KILLED")
 
 
-def _experiment(client: MlflowClient, name: str) -> str:
+def _experiment(client: "mlflow.MlflowClient", name: str) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
         if experiment.lifecycle_stage == "deleted":  # in the UI; its name stays taken
@@ -316,7 +324,7 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _log_params(client: MlflowClient, run_id: str, params: Mapping[str, Any]) -> None:
+def _log_params(client: "mlflow.MlflowClient", run_id: str, params: Mapping[str, Any]) -> None:
     entries = [
         mlflow.entities.Param(key, str(value)[:MAX_PARAM_CHARACTERS])
         for key, value in params.items()

@@ -20,11 +20,13 @@ from stages.core.scoring import load_reward_model, read_manifest
 from stages.ppo import report
 from stages.ppo.actor_critic import POLICY, VALUE, ActorCritic, load_actor_critic
 from stages.ppo.guard import Alarm
-from stages.ppo.prompts import read_prompts
+from stages.ppo.prompts import Prompts, read_prompts
 from stages.ppo.scores import load_scorers, weighted_sum
 from stages.ppo.trainer import PPOTrainer
 
 HISTORY_FILE = "history.jsonl"
+CPU_TOKENS = 512
+"""Tokens of a micro batch on CPUs: more no longer fit their caches."""
 
 
 class Trained(NamedTuple):
@@ -96,8 +98,7 @@ def _train_with_ppo(
         tokenizer,
         prompts.prompts,
         prompts.ids,
-        # What so many sequences of full length take.
-        compute.micro_batch_size * (max(map(len, prompts.ids)) + config.max_completion_length),
+        _tokens_at_once(config, compute, prompts, ranks),
         out_dir / CHECKPOINTS,
         ranks,
     )
@@ -116,6 +117,13 @@ def _train_with_ppo(
         }
     policy = _save_parts(actor_critic, inputs, out_dir, tokenizer, ranks)
     return Trained(policy, progress.history, metrics, trainer.guard.alarms)
+
+
+def _tokens_at_once(config: PPOConfig, compute: Compute, prompts: Prompts, ranks: Ranks) -> int:
+    """What ``micro_batch_size`` sequences of full length take."""
+    longest = max(map(len, prompts.ids)) + config.max_completion_length
+    tokens = compute.micro_batch_size * longest
+    return min(tokens, CPU_TOKENS) if ranks.device.type == "cpu" else tokens
 
 
 def _save_parts(

@@ -18,6 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from stages.core.config import PPOConfig
+from stages.core.last_layer import last_layer_at
 from stages.core.logprobs import SequenceBatch
 from stages.core.models import (
     active_adapter,
@@ -26,9 +27,10 @@ from stages.core.models import (
     load_model,
     merged_adapter,
     peft_config,
+    transformer_layers,
 )
 from stages.core.scoring import REWARD_ADAPTER, RewardModel, attach_reward_model, load_reward_model
-from stages.ppo.frozen_layers import FrozenLayers, transformer_layers
+from stages.ppo.frozen_layers import FrozenLayers
 
 POLICY = "policy"
 VALUE = "value"
@@ -74,6 +76,7 @@ class Role:
             if self.frozen is not None and frozen_states is not None:
                 stack.enter_context(self.frozen.replaced_by(frozen_states))
             stack.enter_context(autocast(batch.input_ids.device))
+            stack.enter_context(last_layer_at(model, batch.predictors))
             hidden = model.get_decoder()(input_ids=batch.input_ids, use_cache=False)
             yield model, batch.select(hidden.last_hidden_state)
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from stages.core.models import replaced_forward
+from stages.core.models import replaced_forward, transformer_layers
 
 
 class _LayersDoneError(Exception):
@@ -59,13 +59,3 @@ class FrozenLayers:
             for layer in self._layers:
                 stack.enter_context(replaced_forward(layer, lambda *args, **kwargs: output))
             yield
-
-
-def transformer_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """The decoder's layers from the bottom to the top."""
-    count = model.config.get_text_config().num_hidden_layers
-    return next(
-        child
-        for child in model.get_decoder().children()
-        if isinstance(child, nn.ModuleList) and len(child) == count
-    )

@@ -1,13 +1,14 @@
 """What a user sees of a PPO run: a line an update, a table of samples, curves."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from stages.core.chat import prompt_text
 from stages.ppo.guard import Alarm
 from stages.ppo.rollout import Rollout
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SAMPLES_SHOWN = 8
 
@@ -50,8 +51,10 @@ def samples(rollout: Rollout, update: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def curves(history: Sequence[dict[str, float]], alarms: Sequence[Alarm]) -> Figure:
+def curves(history: Sequence[dict[str, float]], alarms: Sequence[Alarm]) -> "Figure":
     """Score, KL, length and entropy by episodes; the guard's alarms as dashed lines."""
+    from matplotlib.figure import Figure  # 30 MB that the training before does without
+
     figure = Figure(figsize=(9, 6))
     panels = (
         ("score", "mean score"),

@@ -93,7 +93,7 @@ def _flow_run(reporter: progress.Reporter) -> tuple[Any, dict[str, Any]]:
 
 def _tracked(reporter: progress.Reporter) -> list[Any]:
     """MLflow's parent run and its nested runs."""
-    client = tracking.MlflowClient()
+    client = tracking.mlflow.MlflowClient()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     runs = client.search_runs(experiments)
     ours = [run for run in runs if run.data.tags.get("prefect_flow_run") == reporter.flow_run_id]

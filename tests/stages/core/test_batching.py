@@ -1,7 +1,9 @@
 import itertools
 import random
 
-from stages.core.batching import token_budget_batches
+import pytest
+
+from stages.core.batching import BATCH_COST_SHARE, token_budget_batches
 
 
 def test_token_budget_batches_keep_to_the_budget_and_hold_each_index_once() -> None:
@@ -13,8 +15,27 @@ def test_token_budget_batches_keep_to_the_budget_and_hold_each_index_once() -> N
     assert all(len(group) * max(lengths[index] for index in group) <= 120 for group in groups)
     flat = [lengths[index] for group in groups for index in group]
     assert flat == sorted(lengths)
-    for group, following in itertools.pairwise(groups):
-        assert (len(group) + 1) * lengths[following[0]] > 120, "a group closed too early"
+
+
+def cost(groups: list[list[int]], lengths: list[int], max_tokens: int) -> float:
+    padded = [len(group) * max(lengths[index] for index in group) for group in groups]
+    return sum(padded) + len(groups) * max_tokens * BATCH_COST_SHARE
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_other_cut_of_the_sorted_rows_costs_less(seed: int) -> None:
+    lengths = random.Random(seed).choices(range(1, 60), k=9)
+    order = sorted(range(9), key=lambda index: lengths[index])
+    cuts = itertools.chain.from_iterable(
+        itertools.combinations(range(1, 9), count) for count in range(9)
+    )
+    allowed = []
+    for cut in cuts:
+        groups = [order[a:b] for a, b in itertools.pairwise((0, *cut, 9))]
+        if all(len(group) * max(lengths[i] for i in group) <= 130 for group in groups):
+            allowed.append(cost(groups, lengths, 130))
+    found = list(token_budget_batches(lengths, max_tokens=130))
+    assert cost(found, lengths, 130) == pytest.approx(min(allowed))
 
 
 def test_token_budget_batches_close_a_group_before_it_exceeds_the_budget() -> None:

@@ -47,7 +47,7 @@ def store(tmp_path_factory):
 def client(store, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     tracking.set_up()
-    return tracking.MlflowClient()
+    return tracking.mlflow.MlflowClient()
 
 
 @pytest.fixture

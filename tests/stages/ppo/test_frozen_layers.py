@@ -13,7 +13,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from stages.ppo.frozen_layers import FrozenLayers, transformer_layers
+from stages.core.models import transformer_layers
+from stages.ppo.frozen_layers import FrozenLayers
 
 SIZES = {
     "vocab_size": 60,
