@@ -42,7 +42,7 @@ from stages.core.config import (
     StageConfig,
 )
 from stages.core.errors import StageCrashedError
-from stages.core.launch import finished_result, run_stage, stage_folder
+from stages.core.launch import WARNING_PREFIX, finished_result, run_stage, stage_folder
 
 SEND_TIMEOUT_SECONDS = 15.0
 RETRY_DELAYS_SECONDS = [5.0, 30.0]
@@ -117,6 +117,13 @@ def _run(
     reporter, lines = progress.current(), progress.PlainReporter(logger.info)
     lines.start(config.stage)
 
+    def on_line(line: str) -> None:
+        if line.startswith(WARNING_PREFIX):
+            logger.warning(line)
+            reporter.warn(config.stage, line)
+        else:
+            logger.info(line)
+
     def on_progress(event: dict[str, Any]) -> None:
         reporter.advance(config.stage, event)
         lines.advance(config.stage, event)
@@ -125,7 +132,7 @@ def _run(
         config,
         inputs,
         compute,
-        on_line=logger.info,
+        on_line=on_line,
         on_progress=on_progress,
         environment={
             **STAGE_ENVIRONMENT,

@@ -77,6 +77,9 @@ class Reporter:
     def advance(self, stage: str, event: Mapping[str, Any]) -> None:
         """A progress event of the stage: step, total, metrics."""
 
+    def warn(self, stage: str, text: str) -> None:
+        """The stage has something to say that nobody should miss."""
+
     def end(self, stage: str, state: State, seconds: float, metrics: Mapping[str, float]) -> None:
         """A stage ended."""
         self.rows[stage] = StageRow(stage, state, seconds, metrics)
@@ -107,6 +110,9 @@ class PlainReporter(Reporter):
         figures = figures_text(stage, event["metrics"])
         self._write(f"{stage}: {step}/{total}{shown}{'  ' if figures else ''}{figures}")
 
+    def warn(self, stage: str, text: str) -> None:
+        self._write(f"{stage}: {text}")
+
     def end(self, stage: str, state: State, seconds: float, metrics: Mapping[str, float]) -> None:
         super().end(stage, state, seconds, metrics)
         self._write(
@@ -135,6 +141,9 @@ class LiveReporter(Reporter):
             total=max(event["total"], 1),
             figures=figures_text(stage, event["metrics"], limit=2),
         )
+
+    def warn(self, stage: str, text: str) -> None:
+        self._progress.console.print(f"{stage}: {text}", style="yellow", markup=False)
 
     def end(self, stage: str, state: State, seconds: float, metrics: Mapping[str, float]) -> None:
         super().end(stage, state, seconds, metrics)

@@ -34,6 +34,8 @@ SPEC_FILE = "spec.json"
 USER_ERROR_EXIT_CODE = 2
 PROGRESS_PREFIX = "::progress "
 ERROR_PREFIX = "::error "
+WARNING_PREFIX = "warning: "
+"""Begins the lines of a stage that the terminal shows, too."""
 TERMINATE_GRACE_SECONDS = 10
 LOAD_INTERVAL_SECONDS = 0.3
 BUSY_PERCENT = 40.0

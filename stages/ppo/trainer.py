@@ -20,6 +20,7 @@ from stages.core.batching import token_budget_batches
 from stages.core.chat import Prompt
 from stages.core.config import PPOConfig
 from stages.core.errors import UserError
+from stages.core.launch import WARNING_PREFIX
 from stages.core.logprobs import token_entropies, token_logprobs
 from stages.core.models import padding_id
 from stages.core.ranks import Ranks
@@ -304,12 +305,12 @@ class PPOTrainer:
         after some more there is nothing left to learn."""
         self.progress.steps_skipped += 1
         count, update = self.progress.steps_skipped, self.progress.num_updates + 1
-        self._say(f"update {update}: the gradient is not finite, step skipped")
+        self._warn(f"update {update}: the gradient is not finite, step skipped")
         if count > 1:
             self.scheduler.base_lrs = [rate / 2 for rate in self.scheduler.base_lrs]
             for group in self.optimizer.param_groups:
                 group["lr"] /= 2
-            self._say(f"learning rates halved to {self.optimizer.param_groups[0]['lr']:.2g}")
+            self._warn(f"learning rates halved to {self.optimizer.param_groups[0]['lr']:.2g}")
         if count == STEPS_SKIPPED_BEFORE_STOP:
             advice = "lower ppo.learning_rate or ppo.value_learning_rate"
             if update == 1:
@@ -340,10 +341,10 @@ class PPOTrainer:
         return bool(self.progress.stopped)
 
     def _act(self, alarm: Alarm) -> None:
-        self._say(f"guard: after update {alarm.update}: {alarm.reason}")
+        self._warn(f"guard: after update {alarm.update}: {alarm.reason}")
         if self.config.guard.action == "raise_kl":
             self.progress.kl_coef *= 2
-            self._say(f"guard: the KL coefficient is now {self.progress.kl_coef:g}")
+            self._warn(f"guard: the KL coefficient is now {self.progress.kl_coef:g}")
         elif self.config.guard.action == "stop":
             self._stop(alarm.reason)
 
@@ -355,7 +356,7 @@ class PPOTrainer:
                 self.actor_critic.policy_parameters, self.kept_policy, strict=True
             ):
                 parameter.copy_(kept)
-        self._say(f"stopped after update {self.progress.num_updates}; an earlier policy is kept")
+        self._warn(f"stopped after update {self.progress.num_updates}; an earlier policy is kept")
 
     # ------------------------------------------------------------------- reports, checkpoints
 
@@ -392,6 +393,9 @@ class PPOTrainer:
         self._say(report.line(row, self.num_updates, left))
         if update % self.config.sample_updates == 0 or update == self.num_updates:
             tracking.log_table(list(report.samples(rollout, update)), "samples")
+
+    def _warn(self, text: str) -> None:
+        self._say(WARNING_PREFIX + text)
 
     def _say(self, text: str) -> None:
         if self.ranks.is_main:

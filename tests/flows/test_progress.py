@@ -37,6 +37,17 @@ def test_the_live_line_follows_the_stage_and_its_retry() -> None:
     assert "score last 0.5" in last_frame
 
 
+def test_warnings_are_shown_at_once_in_both_kinds() -> None:
+    lines: list[str] = []
+    progress.PlainReporter(lines.append).warn("ppo", "warning: the KL is high")
+    assert lines == ["ppo: warning: the KL is high"]
+    console = Console(force_terminal=True, width=100, record=True)
+    with progress.reporting(console) as reporter:
+        reporter.start("ppo")
+        reporter.warn("ppo", "warning: the KL [is] high")
+    assert "ppo: warning: the KL [is] high" in console.export_text()
+
+
 def test_the_summary_is_a_table_and_where_to_look_next() -> None:
     console = Console(width=100, record=True)
     reporter = progress.Reporter()

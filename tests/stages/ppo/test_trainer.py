@@ -57,14 +57,70 @@ def stir(trainer):
 
 
 @BOTH
-def test_the_ratio_is_one_before_the_first_step(make_trainer, finetuning):
-    trainer = make_trainer(finetuning=finetuning)
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_ratio_is_one_before_the_first_step(make_trainer, finetuning, temperature):
+    trainer = make_trainer(finetuning=finetuning, temperature=temperature)
     rollout, frozen = rollout_of(trainer)
     figures = trainer._backward(rollout, frozen, list(range(8)), int(rollout.lengths.sum()))
     assert float(figures["val/ratio"]) == pytest.approx(1.0, abs=1e-5)
     assert float(figures["policy/clipfrac_avg"]) == 0
     # The policy starts as the reference.
     assert float(rollout.kl.abs().max()) < 1e-4
+
+
+@BOTH
+def test_the_gradient_is_that_of_the_formulas_on_one_reply_after_another(make_trainer, finetuning):
+    """Without batches, padding, caches or trimmed layers: log-probabilities out of plain forward
+    passes, losses as the papers write them, the mean over all tokens."""
+    settings = {"temperature": 0.7, "entropy_coef": 0.1, "vf_coef": 0.3, "cliprange": 0.05}
+    trainer = make_trainer(finetuning=finetuning, **settings)
+    rollout, frozen = rollout_of(trainer)
+    stir(trainer)  # so that ratios leave 1 and some are clipped
+    found = gradients(trainer, rollout, frozen)
+    ac = trainer.actor_critic
+    trainer.optimizer.zero_grad()
+    num_clipped = 0
+    for row, reply in enumerate(rollout.replies):
+        ids = torch.tensor([reply.prompt_ids + reply.completion_ids])
+        states = slice(len(reply.prompt_ids) - 1, -1)
+        count = len(reply.completion_ids)
+        with ac.policy.active() as model:
+            table = (model(ids).logits[0, states] / 0.7).log_softmax(-1)
+            chosen = table.gather(-1, torch.tensor(reply.completion_ids)[:, None])[:, 0]
+            ratio = (chosen - rollout.logprobs[row, :count]).exp()
+            advantage = rollout.advantages[row, :count]
+            surrogate = torch.minimum(ratio * advantage, ratio.clamp(0.95, 1.05) * advantage)
+            entropy = -(table.exp() * table).sum(-1)
+            (-(surrogate + 0.1 * entropy).sum()).backward()
+            num_clipped += int(((ratio - 1).abs() > 0.05).sum())
+        with ac.value.active() as model:
+            hidden = model.get_decoder()(ids).last_hidden_state[0, states]
+            values = ac.value_head(hidden)[:, 0]
+            old, returns = rollout.values[row, :count], rollout.returns[row, :count]
+            near = old + (values - old).clamp(-0.2, 0.2)
+            errors = torch.maximum((values - returns) ** 2, (near - returns) ** 2)
+            (0.3 * 0.5 * errors.sum()).backward()
+    assert num_clipped > 5
+    num_tokens = float(rollout.lengths.sum())
+    for part, gradient in zip((ac.policy_parameters, ac.value_parameters), found, strict=True):
+        expected = torch.cat([p.grad.flatten() for p in part]) / num_tokens
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_steps_figures_are_means_over_its_own_mini_batch(make_trainer):
+    trainer = make_trainer()
+    figures = trainer._step(*rollout_of(trainer), torch.tensor([0, 3, 5]))
+    assert figures["val/ratio"] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_learning_rate_rises_over_the_warm_up_then_falls_and_never_is_zero(make_trainer):
+    trainer = make_trainer(warmup_share=0.3, learning_rate=0.01)
+    rates = []
+    for _ in range(6):
+        rates.append(trainer.scheduler.get_last_lr()[0] / 0.01)
+        trainer.progress.num_updates += 1
+        trainer._update(*rollout_of(trainer))
+    assert rates == pytest.approx([1 / 3, 2 / 3, 1.0, 3 / 4, 2 / 4, 1 / 4])
 
 
 @BOTH
@@ -110,7 +166,7 @@ def test_micro_batches_weigh_their_tokens_and_not_their_number(make_trainer):
 
 
 def test_cached_states_of_frozen_layers_do_not_change_the_gradient(make_trainer):
-    trainer = make_trainer(frozen_layer_share=0.5)
+    trainer = make_trainer(frozen_layer_share=0.5, value_init="reward_model")
     stir(trainer)
     rollout, frozen = rollout_of(trainer)
     assert frozen.of("policy", rollout.replies) is not None
@@ -303,6 +359,8 @@ def test_a_resumed_run_equals_the_straight_run_bit_for_bit(make_trainer, changes
     assert resumed.progress.history == straight.progress.history
     assert resumed.guard.state() == straight.guard.state()
     assert resumed.progress.kl_coef == straight.progress.kl_coef
+    for one, other in zip(straight.kept_policy, resumed.kept_policy, strict=True):
+        assert torch.equal(one, other)
     assert all(torch.equal(a, b) for a, b in zip(weights(straight), weights(resumed), strict=True))
 
 
