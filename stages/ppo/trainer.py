@@ -116,8 +116,10 @@ class PPOTrainer:
         self.generator = torch.Generator().manual_seed(config.seed)
         self.guard = Guard(config.guard)
         self.progress = Progress(kl_coef=config.kl_coef)
-        # What the guard returns to.
-        self.kept_policy = [p.detach().clone() for p in actor_critic.policy_parameters]
+        # What the guard returns to, where it may.
+        may_stop = config.guard.action == "stop"
+        kept = actor_critic.policy_parameters if may_stop else []
+        self.kept_policy = [parameter.detach().clone() for parameter in kept]
         self._started = time.monotonic()
         self._updates_before = 0
 
@@ -201,7 +203,8 @@ class PPOTrainer:
                 if self.progress.stopped or self._is_too_far(figures):
                     break
         self.scheduler.step()
-        means = {name: sum(step[name] for step in steps) / len(steps) for name in figures}
+        names = steps[0] if steps else {}
+        means = {name: sum(step[name] for step in steps) / len(steps) for name in names}
         return means | {"policy/num_steps": float(len(steps))}
 
     def _mini_batches(self) -> Iterator[torch.Tensor]:
@@ -315,7 +318,9 @@ class PPOTrainer:
             advice = "lower ppo.learning_rate or ppo.value_learning_rate"
             if update == 1:
                 raise UserError(f"the gradient is not finite from the first update on; {advice}")
-            self._stop(f"{count} gradients in a row were not finite; {advice}")
+            # Such steps were skipped: the policy is that of the last good one.
+            self.progress.stopped = f"{count} gradients in a row were not finite; {advice}"
+            self._warn(f"stopped after update {self.progress.num_updates}: {self.progress.stopped}")
 
     # --------------------------------------------------------------------------------- guard
 
@@ -332,12 +337,8 @@ class PPOTrainer:
         for alarm in alarms:
             if alarm is not None:
                 self._act(alarm)
-        if is_good and not self.progress.stopped:
-            with torch.no_grad():
-                for kept, present in zip(
-                    self.kept_policy, self.actor_critic.policy_parameters, strict=True
-                ):
-                    kept.copy_(present)
+        if is_good and self.kept_policy and not self.progress.stopped:
+            _copy(self.actor_critic.policy_parameters, self.kept_policy)
         return bool(self.progress.stopped)
 
     def _act(self, alarm: Alarm) -> None:
@@ -346,17 +347,9 @@ class PPOTrainer:
             self.progress.kl_coef *= 2
             self._warn(f"guard: the KL coefficient is now {self.progress.kl_coef:g}")
         elif self.config.guard.action == "stop":
-            self._stop(alarm.reason)
-
-    def _stop(self, reason: str) -> None:
-        """End the run with the kept policy."""
-        self.progress.stopped = reason
-        with torch.no_grad():
-            for parameter, kept in zip(
-                self.actor_critic.policy_parameters, self.kept_policy, strict=True
-            ):
-                parameter.copy_(kept)
-        self._warn(f"stopped after update {self.progress.num_updates}; an earlier policy is kept")
+            self.progress.stopped = alarm.reason
+            _copy(self.kept_policy, self.actor_critic.policy_parameters)
+            self._warn(f"guard: stopped after update {alarm.update}; an earlier policy is kept")
 
     # ------------------------------------------------------------------- reports, checkpoints
 
@@ -423,15 +416,10 @@ class PPOTrainer:
         state = load_checkpoint(self.folder)
         if state is None:
             return
-        with torch.no_grad():
-            for parameters, saved in (
-                (self.actor_critic.policy_parameters, state["policy"]),
-                (self.actor_critic.value_parameters, state["value"]),
-                (self._moving_reference(), state["reference"]),
-                (self.kept_policy, state["kept_policy"]),
-            ):
-                for parameter, tensor in zip(parameters, saved, strict=True):
-                    parameter.copy_(tensor)
+        _copy(state["policy"], self.actor_critic.policy_parameters)
+        _copy(state["value"], self.actor_critic.value_parameters)
+        _copy(state["reference"], self._moving_reference())
+        _copy(state["kept_policy"], self.kept_policy)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.generator.set_state(state["generator"])
@@ -446,3 +434,9 @@ class PPOTrainer:
     def _moving_reference(self) -> list[nn.Parameter]:
         moves = self.config.reset_reference_updates
         return self.actor_critic.reference_parameters() if moves else []
+
+
+@torch.no_grad()
+def _copy(sources: list[torch.Tensor], targets: list[torch.Tensor]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source)

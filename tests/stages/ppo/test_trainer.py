@@ -270,6 +270,16 @@ def test_the_epochs_end_when_the_policy_is_too_far_from_the_one_that_sampled(mak
     assert 1 < figures["policy/num_steps"] < 8
 
 
+def test_a_step_from_too_far_away_is_not_taken(make_trainer):
+    trainer = make_trainer(max_approx_kl=0.01)
+    rollout, frozen = rollout_of(trainer)
+    stir(trainer)
+    before = weights(trainer)
+    figures = trainer._step(rollout, frozen, torch.arange(8))
+    assert figures["policy/approxkl_avg"] > 0.01
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(trainer), strict=True))
+
+
 def test_while_the_value_model_warms_up_the_policy_waits(make_trainer):
     trainer = make_trainer(value_warmup_updates=1)
     before = weights(trainer)
@@ -502,7 +512,7 @@ def test_one_such_gradient_is_skipped_a_second_halves_the_steps(make_trainer, ca
     assert trainer.progress.steps_skipped == 0
 
 
-def test_many_of_them_end_a_run_that_had_begun_well_with_its_last_good_policy(make_trainer):
+def test_many_of_them_end_a_run_that_had_begun_well_with_its_last_good_policy(make_trainer, capsys):
     calls = 0
     trainer = make_trainer(num_ppo_epochs=3)
     vowels = trainer.scorers["reward_model"]
@@ -518,6 +528,7 @@ def test_many_of_them_end_a_run_that_had_begun_well_with_its_last_good_policy(ma
     progress = trainer.train()
     assert "not finite" in progress.stopped
     assert progress.num_updates == 2
+    assert "learning rates halved" in capsys.readouterr().out
     assert all(torch.isfinite(p).all() for p in trainer.actor_critic.policy_parameters)
 
 
