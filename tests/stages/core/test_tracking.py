@@ -185,6 +185,21 @@ def test_step_metrics_are_in_the_run_and_in_the_folder(client, stage, out_dir):
     ]
 
 
+def test_a_resumed_stage_has_each_step_once_and_its_run_the_whole_curve(client, stage, out_dir):
+    with pytest.raises(RuntimeError), stage():
+        for step in (1, 2, 3):
+            tracking.log_metrics({"loss": 1.0 / step}, step)
+        raise RuntimeError  # its last checkpoint was after step 2
+    with stage() as run_id:
+        tracking.restart_metrics([(1, {"loss": 1.0}), (2, {"loss": 0.5})])
+        tracking.log_metrics({"loss": 0.25}, 3)
+    tracking.mlflow.flush_async_logging()
+    history = client.get_metric_history(run_id, "loss")
+    assert [(item.step, item.value) for item in history] == [(1, 1.0), (2, 0.5), (3, 0.25)]
+    rows = [json.loads(line) for line in (out_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["loss"]) for row in rows] == [(1, 1.0), (2, 0.5), (3, 0.25)]
+
+
 def test_plots_are_equal_bytes_each_time_and_in_the_run(client, stage, out_dir):
     with stage() as run_id:
         for name in ("one", "two"):
