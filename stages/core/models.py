@@ -4,6 +4,8 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
@@ -152,6 +154,20 @@ def peft_config(lora: LoRAConfig, **changes: object) -> LoraConfig:
     )
 
 
+_adapted_layers: WeakKeyDictionary[Any, tuple[tuple[str, ...], list[Any]]] = WeakKeyDictionary()
+
+
+def adapted_layers(model: PeftModel) -> list[Any]:
+    """The layers that adapters were added to. Remembered until there is another adapter: the search
+    through all modules takes as long as a layer of a small model."""
+    names = tuple(model.peft_config)
+    known = _adapted_layers.get(model)
+    if known is None or known[0] != names:
+        layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+        known = _adapted_layers[model] = (names, layers)
+    return known[1]
+
+
 @contextlib.contextmanager
 def active_adapter(model: PeftModel, name: str | None) -> Iterator[None]:
     """Route forward passes through adapter ``name``, or through the bare model for None.
@@ -165,7 +181,7 @@ def active_adapter(model: PeftModel, name: str | None) -> Iterator[None]:
     """
     if name is not None and name not in model.peft_config:
         raise KeyError(f"no adapter {name!r}; there are {', '.join(model.peft_config)}")
-    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    layers = adapted_layers(model)
     before = [(layer._active_adapter, layer._disable_adapters) for layer in layers]
     for layer in layers:
         layer._disable_adapters = name is None
@@ -190,11 +206,7 @@ def merged_adapter(model: PeftModel, name: str) -> Iterator[None]:
     """
     if name not in model.peft_config:
         raise KeyError(f"no adapter {name!r}; there are {', '.join(model.peft_config)}")
-    layers = [
-        layer
-        for layer in model.modules()
-        if isinstance(layer, BaseTunerLayer) and name in getattr(layer, "lora_A", {})
-    ]
+    layers = [layer for layer in adapted_layers(model) if name in getattr(layer, "lora_A", {})]
     weights = [layer.get_base_layer().weight for layer in layers]
     originals = [weight.data for weight in weights]
     try:

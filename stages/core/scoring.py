@@ -19,9 +19,9 @@ from transformers import PreTrainedTokenizerBase
 from stages.core.batching import token_budget_batches
 from stages.core.chat import Prompt, encode_completion, encode_prompt
 from stages.core.errors import UserError
+from stages.core.fused_lora import fused_adapter
 from stages.core.last_layer import last_layer_at
 from stages.core.models import (
-    active_adapter,
     autocast,
     check_same_tokenizer,
     load_model,
@@ -125,9 +125,9 @@ class RewardModel:
         last = (torch.arange(len(sequences)) * ids.shape[1] + lengths - 1).to(device)
         model = self.model.get_base_model()
         with (
-            active_adapter(self.model, REWARD_ADAPTER),
-            last_layer_at(model, last),
             autocast(device),
+            fused_adapter(self.model, REWARD_ADAPTER),
+            last_layer_at(model, last),
         ):
             # No mask: under causal attention the padding on the right changes nothing before it,
             # and without one torch takes its fastest attention.

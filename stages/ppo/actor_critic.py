@@ -18,10 +18,10 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from stages.core.config import PPOConfig
+from stages.core.fused_lora import fused_adapter
 from stages.core.last_layer import last_layer_at
 from stages.core.logprobs import SequenceBatch
 from stages.core.models import (
-    active_adapter,
     adapter_parameters,
     autocast,
     load_model,
@@ -52,14 +52,14 @@ class Role:
         if not isinstance(self.model, PeftModel):
             yield self.model
             return
-        with active_adapter(self.model, self.adapter):
+        with fused_adapter(self.model, self.adapter):
             yield self.model.get_base_model()
 
     def frozen_states(self, input_ids: torch.Tensor) -> torch.Tensor | None:
         """The output (B, L, H) of the frozen layers, None where there are none."""
         if self.frozen is None:
             return None
-        with self.active(), autocast(input_ids.device):
+        with autocast(input_ids.device), self.active():
             return self.frozen.hidden_states(input_ids)
 
     @contextlib.contextmanager
@@ -72,10 +72,10 @@ class Role:
         then, and must find the same adapter and the same replaced layers.
         """
         with contextlib.ExitStack() as stack:
+            stack.enter_context(autocast(batch.input_ids.device))
             model = stack.enter_context(self.active())
             if self.frozen is not None and frozen_states is not None:
                 stack.enter_context(self.frozen.replaced_by(frozen_states))
-            stack.enter_context(autocast(batch.input_ids.device))
             stack.enter_context(last_layer_at(model, batch.predictors))
             hidden = model.get_decoder()(input_ids=batch.input_ids, use_cache=False)
             yield model, batch.select(hidden.last_hidden_state)

@@ -1,0 +1,92 @@
+"""The least time an update could take: the arithmetic of its tokens at the machine's matmul rate.
+
+``python tests/benchmarks/ppo_floor.py`` prints the rate: floating-point operations a CPU-second of
+large float32 matrix products on one thread.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MATRIX_SIZE = 2048
+MEASURED_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a Llama that decide its arithmetic."""
+
+    num_layers: int
+    hidden_size: int
+    vocab_size: int
+    layer_weights: int
+    """Entries of all weight matrices of the layers, embeddings and output head left out."""
+
+    @classmethod
+    def read(cls, model_folder: Path) -> "Shape":
+        """The shape of the model in a folder."""
+        config = json.loads((model_folder / "config.json").read_text(encoding="utf-8"))
+        hidden, layers = config["hidden_size"], config["num_hidden_layers"]
+        key_value = hidden * config["num_key_value_heads"] // config["num_attention_heads"]
+        attention = 2 * hidden * hidden + 2 * hidden * key_value
+        feed_forward = 3 * hidden * config["intermediate_size"]
+        return cls(layers, hidden, config["vocab_size"], layers * (attention + feed_forward))
+
+
+def update_flops(
+    shape: Shape, prompt_lengths: Sequence[int], reply_lengths: Sequence[int], num_epochs: int
+) -> float:
+    """Floating-point operations that one update needs, with a policy and a separate value model of
+    which all weights are trained.
+
+    Counted are matrix products of real tokens, at two operations an entry:
+
+    * layers: 2 · weights a token;
+    * attention: 4 · hidden size · layers for each pair of a token and one that it sees, itself
+      included (products of queries and keys, and of their weights with the values);
+    * output heads only where they are needed: the vocabulary's at positions that predict a token
+      of the reply, the value's there as well, the reward's once a reply.
+
+    A backward pass counts twice its forward pass. The last token of a reply goes through no model
+    but the reward model, since nothing is predicted from it. So an update needs: generation with a
+    key–value cache (one forward pass, which also gives the old log-probabilities), one forward pass
+    each of reference, value and reward model, and ``num_epochs`` forward and backward passes of
+    policy and value model. Norms, activations, softmax, sampling and the optimizer's arithmetic are
+    left out, as is everything that batching pads.
+    """
+    total = 0.0
+    for prompt_length, reply_length in zip(prompt_lengths, reply_lengths, strict=True):
+        layers = _layers_flops(shape, prompt_length + reply_length - 1)
+        policy = layers + 2 * shape.hidden_size * shape.vocab_size * reply_length
+        value = layers + 2 * shape.hidden_size * reply_length
+        reward = _layers_flops(shape, prompt_length + reply_length) + 2 * shape.hidden_size
+        generation, reference = policy, policy
+        total += generation + reference + value + reward + num_epochs * 3 * (policy + value)
+    return total
+
+
+def _layers_flops(shape: Shape, num_tokens: int) -> float:
+    """One forward pass of one sequence through the layers."""
+    pairs = num_tokens * (num_tokens + 1) / 2
+    attention = 4 * shape.hidden_size * shape.num_layers * pairs
+    return 2 * shape.layer_weights * num_tokens + attention
+
+
+def matmul_rate() -> float:
+    """Operations a CPU-second of large float32 matrix products on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    left, right, product = (torch.randn(MATRIX_SIZE, MATRIX_SIZE) for _ in range(3))
+    torch.mm(left, right, out=product)
+    count, started = 0, time.process_time()
+    while time.process_time() - started < MEASURED_SECONDS:
+        torch.mm(left, right, out=product)
+        count += 1
+    return count * 2 * MATRIX_SIZE**3 / (time.process_time() - started)
+
+
+if __name__ == "__main__":
+    print(matmul_rate())
