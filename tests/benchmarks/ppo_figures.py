@@ -55,6 +55,12 @@ def ratio(summaries: Summaries, name: str, figure: str) -> float | None:
     return round(summaries[name, "trl"][figure] / summaries[name, "ours"][figure], 3)
 
 
+def memory_share(summaries: Summaries, name: str) -> float | None:
+    """Our peak memory over TRL's; none where a side did not run."""
+    times = ratio(summaries, name, "peak_mb")
+    return None if times is None else round(1 / times, 3)
+
+
 def ratios_by_round(timed: Answers, name: str) -> list[float]:
     """The ratio of the times a token in each round, which shows how far chance moves it."""
     return [
@@ -123,10 +129,11 @@ def to_json(
         "ratio_separate": ratio(summaries, "separate", "ms_per_token"),
         "ratio_separate_full_length": ratio(summaries, "separate_full_length", "ms_per_token"),
         "ratio_default": ratio(summaries, "default", "ms_per_token"),
-        "memory_ratio_small": ratio(summaries, "separate", "peak_mb"),
-        "memory_ratio_small_default": ratio(summaries, "default", "peak_mb"),
-        "memory_ratio_135m": ratio(summaries, "memory_135m", "peak_mb"),
-        "memory_ratio_135m_default": ratio(summaries, "memory_135m_default", "peak_mb"),
+        # Ours over TRL's: what people ask of memory is the share that is left.
+        "memory_ratio_small": memory_share(summaries, "separate"),
+        "memory_ratio_small_default": memory_share(summaries, "default"),
+        "memory_ratio_135m": memory_share(summaries, "memory_135m_default"),
+        "memory_ratio_135m_separate": memory_share(summaries, "memory_135m"),
         "floor_share": None if share is None else round(share, 3),
     }
     for name in LEARNING_CASES:

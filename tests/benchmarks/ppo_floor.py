@@ -22,7 +22,9 @@ class Shape:
     hidden_size: int
     vocab_size: int
     layer_weights: int
-    """Entries of all weight matrices of the layers, embeddings and output head left out."""
+    """Entries of a layer's weight matrices."""
+    key_value_weights: int
+    """Those of them that make keys and values."""
 
     @classmethod
     def read(cls, model_folder: Path) -> "Shape":
@@ -32,7 +34,8 @@ class Shape:
         key_value = hidden * config["num_key_value_heads"] // config["num_attention_heads"]
         attention = 2 * hidden * hidden + 2 * hidden * key_value
         feed_forward = 3 * hidden * config["intermediate_size"]
-        return cls(layers, hidden, config["vocab_size"], layers * (attention + feed_forward))
+        weights = attention + feed_forward
+        return cls(layers, hidden, config["vocab_size"], weights, 2 * hidden * key_value)
 
 
 def update_flops(
@@ -43,9 +46,11 @@ def update_flops(
 
     Counted are matrix products of real tokens, at two operations an entry:
 
-    * layers: 2 · weights a token;
+    * layers: 2 · weights a token; of the last layer only keys and values at tokens that predict no
+      token of the reply;
     * attention: 4 · hidden size · layers for each pair of a token and one that it sees, itself
-      included (products of queries and keys, and of their weights with the values);
+      included (products of queries and keys, and of their weights with the values); in the last
+      layer only for tokens that predict one of the reply;
     * output heads only where they are needed: the vocabulary's at positions that predict a token
       of the reply, the value's there as well, the reward's once a reply.
 
@@ -58,20 +63,25 @@ def update_flops(
     """
     total = 0.0
     for prompt_length, reply_length in zip(prompt_lengths, reply_lengths, strict=True):
-        layers = _layers_flops(shape, prompt_length + reply_length - 1)
+        layers = _layers_flops(shape, prompt_length + reply_length - 1, reply_length)
         policy = layers + 2 * shape.hidden_size * shape.vocab_size * reply_length
         value = layers + 2 * shape.hidden_size * reply_length
-        reward = _layers_flops(shape, prompt_length + reply_length) + 2 * shape.hidden_size
+        reward = _layers_flops(shape, prompt_length + reply_length, 1) + 2 * shape.hidden_size
         generation, reference = policy, policy
         total += generation + reference + value + reward + num_epochs * 3 * (policy + value)
     return total
 
 
-def _layers_flops(shape: Shape, num_tokens: int) -> float:
-    """One forward pass of one sequence through the layers."""
+def _layers_flops(shape: Shape, num_tokens: int, num_needed: int) -> float:
+    """One forward pass of one sequence through the layers, of which the final states at the last
+    ``num_needed`` tokens are asked for."""
     pairs = num_tokens * (num_tokens + 1) / 2
-    attention = 4 * shape.hidden_size * shape.num_layers * pairs
-    return 2 * shape.layer_weights * num_tokens + attention
+    skipped = num_tokens - num_needed
+    pairs_in_last = pairs - skipped * (skipped + 1) / 2
+    attention = 4 * shape.hidden_size * ((shape.num_layers - 1) * pairs + pairs_in_last)
+    below = 2 * (shape.num_layers - 1) * shape.layer_weights * num_tokens
+    last = 2 * (shape.layer_weights * num_needed + shape.key_value_weights * skipped)
+    return below + last + attention
 
 
 def matmul_rate() -> float:

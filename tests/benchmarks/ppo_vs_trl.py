@@ -5,7 +5,8 @@
 Compares the stage ppo with ``trl.experimental.ppo`` of TRL 1.12.0, the last release that has it.
 Makes a virtual environment for TRL, models and prompts (once, in --work), runs both sides by turns,
 each run in a process of its own on one thread, and prints tables and, as the last line, one JSON
-object. A ratio is TRL's figure over ours: 2 means that ours takes half.
+object. A ratio is TRL's figure over ours: 2 means that ours takes half; only the memory ratios of
+that object are ours over TRL's.
 
 CPU-seconds are counted, not the clock, since they suffer less from what else the machine does, and
 an update's are divided by the tokens of its replies, since each side samples its own. The first
