@@ -89,8 +89,7 @@ def _train_with_ppo(
     actor_critic, reward_model = load_actor_critic(
         config, inputs.model.locate(), inputs.reward_model.locate(), tokenizer, ranks.device
     )
-    limit = max_positions(reward_model.model) - config.max_completion_length
-    prompts = read_prompts(inputs.prompts.locate() / "train.jsonl", tokenizer, config, limit)
+    prompts = _prompts_that_fit(config, inputs, tokenizer, reward_model.model)
     trainer = PPOTrainer(
         config,
         actor_critic,
@@ -117,6 +116,17 @@ def _train_with_ppo(
         }
     policy = _save_parts(actor_critic, inputs, out_dir, tokenizer, ranks)
     return Trained(policy, progress.history, metrics, trainer.guard.alarms)
+
+
+def _prompts_that_fit(
+    config: PPOConfig,
+    inputs: PPOInputs,
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+) -> Prompts:
+    """Those that leave room for a reply within the model's positions."""
+    longest = max_positions(model) - config.max_completion_length
+    return read_prompts(inputs.prompts.locate() / "train.jsonl", tokenizer, config, longest)
 
 
 def _tokens_at_once(config: PPOConfig, compute: Compute, prompts: Prompts, ranks: Ranks) -> int:
@@ -161,8 +171,7 @@ def _train_with_trl(
 
     base = inputs.model.locate()
     model = load_model(base, ranks.device)
-    limit = max_positions(model) - config.max_completion_length
-    prompts = read_prompts(inputs.prompts.locate() / "train.jsonl", tokenizer, config, limit)
+    prompts = _prompts_that_fit(config, inputs, tokenizer, model)
     reward_model = load_reward_model(inputs.reward_model.locate(), base, ranks.device)
     scorers = load_scorers(config, inputs, reward_model, ranks.device, tokenizer)
     optimized = [name for name, weight in config.scorer_weights.items() if weight]
