@@ -115,7 +115,8 @@ def _logits(model: PreTrainedModel, hidden: torch.Tensor, temperature: float) ->
     decoded = _DecoderOutput(last_hidden_state=hidden.unsqueeze(0))
     with replaced_forward(model.get_decoder(), lambda *args, **kwargs: decoded):
         output = model(inputs_embeds=hidden.unsqueeze(0), use_cache=False)
-    logits: torch.Tensor = output.logits[0].float()
+    # Not [0], whose gradient would be a copy of all logits' gradients.
+    logits: torch.Tensor = output.logits.flatten(0, 1).float()
     return logits if temperature == 1 else logits / temperature
 
 
