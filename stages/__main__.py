@@ -115,8 +115,11 @@ def _die_with_parent() -> None:
 
 
 def _is_disk_full(error: BaseException) -> bool:
+    """Also where an error carries no number: safetensors' does not, nor does that of torch.save to
+    a path (transformers' checkpoints), which only says that its file is shorter than it should."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return full or "No space left on device" in str(error)
+    signs = ("No space left on device", "unexpected pos", "iostream error")
+    return full or any(sign in str(error) for sign in signs)
 
 
 def _refuse(message: str) -> int:

@@ -201,16 +201,16 @@ def _sft_samples(
     compute: Compute,
     tokenizer: PreTrainedTokenizerBase,
 ) -> tuple[list[Prompt], list[str]]:
-    """Prompts and the SFT model's own replies to them."""
+    """Prompts and the SFT model's own replies to them, within ``max_length`` tokens."""
     rows = list(read_jsonl(inputs.prompts.locate() / "train.jsonl"))
     random.Random(config.seed).shuffle(rows)
     encoded = [(row["prompt"], encode_prompt(tokenizer, row["prompt"])) for row in rows]
-    longest = config.max_length - config.max_completion_length
+    longest = config.max_length - config.max_completion_length - 1
     fitting = [(prompt, ids) for prompt, ids in encoded if len(ids) <= longest]
     if not fitting:
         raise UserError(
             f"no prompt has at most {longest} tokens (reward_model.max_length less "
-            "max_completion_length); raise reward_model.max_length"
+            "max_completion_length and EOS); raise reward_model.max_length"
         )
     fitting = fitting[: config.num_statistics_samples]
     replies = generate(
@@ -227,7 +227,13 @@ def _sft_samples(
         batch_size=SAMPLE_BATCH_SIZE,
     )
     texts = [decode_completion(tokenizer, reply) for reply in replies.ids]
-    return [prompt for prompt, _ in fitting], texts
+    samples = [
+        (prompt, text)
+        for (prompt, ids), text in zip(fitting, texts, strict=True)
+        # Encoded anew, a reply may take more tokens than were sampled.
+        if len(ids) + len(encode_completion(tokenizer, text)) <= config.max_length
+    ]
+    return [prompt for prompt, _ in samples], [text for _, text in samples]
 
 
 @torch.no_grad()

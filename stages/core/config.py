@@ -342,14 +342,15 @@ class GuardConfig(Frozen):
     """Name in ppo.scorers of the scorer to watch; empty: only the KL is guarded."""
     action: Literal["warn", "raise_kl", "stop"] = "stop"
     """What follows an alarm. stop keeps the policy with the best watched score, or the last one
-    below the KL ceiling; raise_kl doubles the KL coefficient."""
+    below the KL ceiling; raise_kl doubles the KL coefficient, and again every window updates while
+    the KL stays above its ceiling."""
     updates: PositiveInt = 1
     """Updates between scorings by the watched scorer."""
     window: PositiveInt = 5
     """Scorings that are averaged before they are compared."""
     tolerance: Positive = 3.0
-    """Alarm when the watched score has fallen from its best by this many standard errors, while the
-    optimised score has not fallen."""
+    """Alarm when the watched score has fallen from its best by this many standard errors more than
+    the best of as many scorings owes to luck, while the optimised score has not fallen."""
     kl_ceiling: Positive = 30.0
     """Alarm when the mean KL of a reply to the reference exceeds this, nats."""
 
@@ -360,7 +361,7 @@ class PPOConfig(StageConfig):
     Names of knobs and metrics follow TRL."""
 
     stage: ClassVar[str] = "ppo"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     algorithm: Literal["ppo", "rloo", "grpo", "dpo"] = "ppo"
     """PPO is our own; RLOO, GRPO and DPO are TRL's trainers, DPO on the preference pairs."""
     finetuning: Literal["lora", "full"] = "lora"
@@ -479,6 +480,8 @@ class PPOConfig(StageConfig):
             raise ValueError("scorer_weights: at least one must not be 0")
         if self.guard.scorer and self.guard.scorer not in self.scorers:
             raise ValueError(f"guard.scorer {self.guard.scorer!r} is not in scorers")
+        if self.guard.action == "raise_kl" and not self.kl_coef:
+            raise ValueError("guard.action raise_kl doubles kl_coef, which is 0")
         if self.scorer_weights.get(self.guard.scorer):
             raise ValueError(
                 f"guard.scorer {self.guard.scorer!r} has a weight: what is optimised cannot guard"

@@ -61,10 +61,11 @@ def generate(
         )
         on_batch(start + len(rows))
     each = [slice(int(length)) for length in lengths]
+    # Clones, since pickling a view writes what it is a view of: all rows.
     return Replies(
         [tokens[row, part].tolist() for row, part in enumerate(each)],
-        [logprobs[row, part] for row, part in enumerate(each)],
-        [entropies[row, part] for row, part in enumerate(each)],
+        [logprobs[row, part].clone() for row, part in enumerate(each)],
+        [entropies[row, part].clone() for row, part in enumerate(each)],
     )
 
 
@@ -110,7 +111,7 @@ def _generate_batch(
             kept = goes_on.nonzero().squeeze(-1)
             if not len(kept):
                 break
-            cache.batch_select_indices(kept)
+            cache.reorder_cache(kept)  # as beam search does: every kind of layer can
             alive, drawn, is_token = alive[kept], drawn[kept], is_token[kept]
             position_ids = position_ids[kept]
         ids = drawn.unsqueeze(-1)

@@ -7,6 +7,7 @@ computed for nothing there.
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,6 +26,8 @@ def last_layer_at(model: PreTrainedModel, positions: torch.Tensor) -> Iterator[N
     into the flattened (B · L), and meaningless ones elsewhere."""
     layer = transformer_layers(model)[-1]
     parts = dict(layer.named_modules())
+    if any(isinstance(part, nn.Conv1d) for part in parts.values()):
+        parts = {}  # a convolution over positions may follow one of them (Inkling, Kimi Linear)
     with contextlib.ExitStack() as stack:
         for name in POSITIONWISE:
             if name in parts:
@@ -33,12 +36,19 @@ def last_layer_at(model: PreTrainedModel, positions: torch.Tensor) -> Iterator[N
         yield
 
 
-def _at(part: nn.Module, positions: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+def _at(part: nn.Module, positions: torch.Tensor) -> Callable[..., Any]:
     forward = part.forward
 
-    def at_positions(hidden: torch.Tensor) -> torch.Tensor:
-        some: torch.Tensor = forward(hidden.flatten(0, 1)[positions].unsqueeze(0)).squeeze(0)
-        everywhere = some.new_zeros(hidden.shape[0] * hidden.shape[1], some.shape[-1])
-        return everywhere.index_copy(0, positions, some).view(*hidden.shape[:2], -1)
+    def at_positions(*args: Any, **kwargs: Any) -> Any:
+        if len(args) == 1 and not kwargs and args[0].dim() == 3:
+            hidden = args[0]
+            some = forward(hidden.flatten(0, 1)[positions].unsqueeze(0))
+            if isinstance(some, torch.Tensor):
+                some = some.squeeze(0)
+                everywhere = some.new_zeros(hidden.shape[0] * hidden.shape[1], some.shape[-1])
+                return everywhere.index_copy(0, positions, some).view(*hidden.shape[:2], -1)
+        # As a whole where it takes or returns more than states: BLOOM's mlp adds the residual,
+        # gpt-oss's returns the router's scores, too.
+        return forward(*args, **kwargs)
 
     return at_positions

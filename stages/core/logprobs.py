@@ -17,8 +17,9 @@ from stages.core.batching import token_budget_batches
 from stages.core.last_layer import last_layer_at
 from stages.core.models import autocast, replaced_forward
 
-MAX_LOGITS = 2**23
-"""Logits in memory at once: 32 MiB in float32."""
+MAX_LOGITS = {"cpu": 2**23, "cuda": 2**26}
+"""Logits in memory at once: in float32 32 MiB, few enough for a CPU's caches, or 256 MiB, enough to
+keep a GPU busy."""
 
 
 class SequenceBatch(NamedTuple):
@@ -89,7 +90,8 @@ def _in_pieces(
 ) -> torch.Tensor:
     """``function`` of the rows, a piece at a time where their logits would be many. Pieces are
     computed again in the backward pass, so that no more than one lives then either."""
-    size = max(MAX_LOGITS // model.get_output_embeddings().weight.shape[0], 1)
+    limit = MAX_LOGITS[rows[0].device.type]
+    size = max(limit // model.get_output_embeddings().weight.shape[0], 1)
     if len(rows[0]) <= size:
         return function(*rows)
     pieces = [

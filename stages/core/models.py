@@ -39,7 +39,8 @@ def pick_device(compute: Compute) -> torch.device:
 
 def supports_bf16(device: torch.device) -> bool:
     """Whether to train in bfloat16: on GPUs that have it; on CPUs it is slower than float32."""
-    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    # Older GPUs emulate it, slower than float32.
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def autocast(device: torch.device) -> torch.autocast:
@@ -64,7 +65,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 def load_model(folder: Path, device: torch.device) -> PreTrainedModel:
     """The causal language model of a folder, in float32, evaluation mode, all dropout off (also
-    where the model is trained later).
+    where the model is trained later, and in its configuration).
 
     Raises:
         UserError: there is no readable model.
@@ -78,12 +79,23 @@ def load_model(folder: Path, device: torch.device) -> PreTrainedModel:
     if loading["missing_keys"]:  # transformers would fill them with random numbers
         missing = ", ".join(sorted(loading["missing_keys"])[:3])
         raise UserError(f"{folder}: no usable model (weights are missing: {missing})")
-    for module in model.modules():
+    _switch_off_dropout(model)
+    return model.to(device).eval()
+
+
+def _switch_off_dropout(model: PreTrainedModel) -> None:
+    """Set every probability to 0: in modules of its own, in attributes as OPT's ``dropout`` and
+    ``layerdrop``, and in the configuration, which Falcon reads in each forward pass."""
+    modules = list(model.modules())
+    # Parts of a multimodal model have configurations of their own.
+    configs = [module.config for module in modules if isinstance(module, PreTrainedModel)]
+    for module in modules:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):  # Llama's attention
-            module.attention_dropout = 0.0
-    return model.to(device).eval()
+    for holder in (*modules, *configs):
+        for name, value in list(vars(holder).items()):
+            if isinstance(value, float) and ("dropout" in name or "layerdrop" in name):
+                setattr(holder, name, 0.0)
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -108,7 +120,8 @@ def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 def max_positions(model: PreTrainedModel) -> int:
     """Longest sequence the model was made for, tokens; a large number where it does not say."""
-    return int(getattr(model.config, "max_position_embeddings", None) or 2**31)
+    config = model.config.get_text_config()  # a multimodal model's own says nothing
+    return int(getattr(config, "max_position_embeddings", None) or 2**31)
 
 
 def check_length(model: PreTrainedModel, length: int, setting: str) -> None:
@@ -221,12 +234,18 @@ def merged_adapter(model: PeftModel, name: str) -> Iterator[None]:
 
 
 def transformer_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """The decoder's layers from the bottom to the top."""
-    count = model.config.get_text_config().num_hidden_layers
-    return next(
-        child
-        for child in model.get_decoder().children()
-        if isinstance(child, nn.ModuleList) and len(child) == count
+    """The decoder's layers from the bottom to the top.
+
+    Raises:
+        UserError: the architecture keeps them elsewhere.
+    """
+    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    for child in model.get_decoder().children():
+        if isinstance(child, nn.ModuleList) and len(child) == count:
+            return child
+    raise UserError(
+        f"architecture {type(model).__name__} is not supported: its list of layers was not found; "
+        "take another base model"
     )
 
 

@@ -21,11 +21,13 @@ from stages.core.chat import Prompt, encode_completion, encode_prompt
 from stages.core.errors import UserError
 from stages.core.fused_lora import fused_adapter
 from stages.core.last_layer import last_layer_at
+from stages.core.launch import WARNING_PREFIX
 from stages.core.models import (
     autocast,
     check_same_tokenizer,
     load_model,
     load_tokenizer,
+    max_positions,
     padding_id,
     supports_bf16,
 )
@@ -85,6 +87,8 @@ class RewardModel:
         self.tokenizer = tokenizer
         self.score_mean = manifest.score_mean
         self.score_std = manifest.score_std
+        self.num_cut = 0
+        """Texts so far that were longer than the model's positions."""
 
     def score(
         self,
@@ -94,11 +98,18 @@ class RewardModel:
     ) -> list[float]:
         """Raw scores of replies, each taken as finished (EOS is appended).
 
+        Of a text longer than the model's positions the first tokens are scored, with EOS as the
+        last: as if the reply had ended there. The head has learned to read the state at EOS after
+        the prompt; at another token, or behind a prompt without its beginning, it would give a
+        number that means nothing. Where the prompt alone is that long, its reply has no part in the
+        score. A warning is printed the first time.
+
         Args:
             max_tokens_per_batch: tokens that go through the model at once, no effect on the result
                 but rounding; None: what suits the device.
         """
-        return self.score_tokens(self.encode(prompts, completions), max_tokens_per_batch)
+        sequences = self._cut(self.encode(prompts, completions))
+        return self.score_tokens(sequences, max_tokens_per_batch)
 
     def encode(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[list[int]]:
         """Token ids of each prompt with its reply and EOS."""
@@ -110,13 +121,28 @@ class RewardModel:
     def score_tokens(
         self, sequences: Sequence[list[int]], max_tokens_per_batch: int | None = None
     ) -> list[float]:
-        """Raw scores of what ``encode`` returned."""
+        """Raw scores of what ``encode`` returned, within the model's positions."""
         budget = max_tokens_per_batch or TOKENS_PER_BATCH[self.model.device.type]
         return score_in_batches(sequences, self._score_batch, budget)
 
     def normalized(self, scores: Sequence[float]) -> list[float]:
         """Scores in standard deviations from the SFT model's mean."""
         return [(score - self.score_mean) / self.score_std for score in scores]
+
+    def _cut(self, sequences: list[list[int]]) -> list[list[int]]:
+        limit = max_positions(self.model)
+        num_long = sum(len(sequence) > limit for sequence in sequences)
+        if num_long and not self.num_cut:
+            print(
+                f"{WARNING_PREFIX}reward model: {num_long} of {len(sequences)} texts exceed its "
+                f"{limit} tokens and are scored as if their replies ended there; later ones, too",
+                flush=True,
+            )
+        self.num_cut += num_long
+        return [
+            sequence if len(sequence) <= limit else [*sequence[: limit - 1], sequence[-1]]
+            for sequence in sequences
+        ]
 
     @torch.no_grad()
     def _score_batch(self, sequences: list[list[int]]) -> torch.Tensor:

@@ -25,6 +25,9 @@ from stages.ppo.scores import load_scorers, weighted_sum
 from stages.ppo.trainer import PPOTrainer
 
 HISTORY_FILE = "history.jsonl"
+SAMPLED_ROWS = 8
+"""Replies sampled at once for each row of a micro batch: sampling keeps a row's keys and values,
+training all of its activations."""
 CPU_TOKENS = 512
 """Tokens of a micro batch on CPUs: more no longer fit their caches."""
 
@@ -45,9 +48,16 @@ def run(
     """Optimise the SFT model against the weighted scorers, or on the pairs (DPO).
 
     Raises:
-        UserError: the reward model belongs to another model, too many prompts do not fit, a scorer
-            fails, or a loss is no longer finite.
+        UserError: there are more processes than replies in a batch, the reward model belongs to
+            another model, too many prompts do not fit, a scorer fails, or a loss is no longer
+            finite.
     """
+    if compute.num_processes > config.batch_size:
+        raise UserError(
+            f"compute.num_processes ({compute.num_processes}) exceeds ppo.batch_size "
+            f"({config.batch_size}), so that a process would have no reply to sample; lower the "
+            "one or raise the other"
+        )
     set_seed(config.seed)
     ranks = Ranks(compute)
     base = inputs.model.locate()
@@ -95,9 +105,9 @@ def _train_with_ppo(
         actor_critic,
         load_scorers(config, inputs, reward_model, ranks.device, tokenizer),
         tokenizer,
-        prompts.prompts,
-        prompts.ids,
+        prompts,
         _tokens_at_once(config, compute, prompts, ranks),
+        SAMPLED_ROWS * compute.micro_batch_size,
         out_dir / CHECKPOINTS,
         ranks,
     )
@@ -107,6 +117,7 @@ def _train_with_ppo(
         "updates": float(progress.num_updates),
         "stopped_early": float(bool(progress.stopped)),
         "guard_alarms": float(len(trainer.guard.alarms)),
+        "policy_update": float(progress.kept_update if progress.stopped else progress.num_updates),
     }
     if last:
         metrics |= {
@@ -124,8 +135,9 @@ def _prompts_that_fit(
     tokenizer: PreTrainedTokenizerBase,
     model: PreTrainedModel,
 ) -> Prompts:
-    """Those that leave room for a reply within the model's positions."""
-    longest = max_positions(model) - config.max_completion_length
+    """Those that leave room for a reply within the model's positions, and for the EOS that scorers
+    add to a reply without one."""
+    longest = max_positions(model) - config.max_completion_length - 1
     return read_prompts(inputs.prompts.locate() / "train.jsonl", tokenizer, config, longest)
 
 

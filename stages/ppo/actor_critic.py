@@ -75,7 +75,9 @@ class Role:
             stack.enter_context(autocast(batch.input_ids.device))
             model = stack.enter_context(self.active())
             if self.frozen is not None and frozen_states is not None:
-                stack.enter_context(self.frozen.replaced_by(frozen_states))
+                stack.enter_context(
+                    self.frozen.replaced_by(frozen_states.to(batch.input_ids.device))
+                )
             stack.enter_context(last_layer_at(model, batch.predictors))
             hidden = model.get_decoder()(input_ids=batch.input_ids, use_cache=False)
             yield model, batch.select(hidden.last_hidden_state)

@@ -26,14 +26,19 @@ class FrozenLayers:
         self._model = model
         self._layers = list(transformer_layers(model))[:count]
         self._num_outputs = 0  # of a layer that returns a tuple
+        # Layers above may take over keys and values from these (Gemma 3n), which must then run.
+        config = model.config.get_text_config()
+        self._are_needed = bool(getattr(config, "num_kv_shared_layers", 0))
 
     def __len__(self) -> int:
         return len(self._layers)
 
     @torch.no_grad()
-    def hidden_states(self, input_ids: torch.Tensor) -> torch.Tensor:
+    def hidden_states(self, input_ids: torch.Tensor) -> torch.Tensor | None:
         """What the last frozen layer returns: (B, L, H) for ``input_ids`` (B, L), padded on the
-        right."""
+        right. None where the architecture needs these layers in each forward pass."""
+        if self._are_needed:
+            return None
 
         def stop(module: nn.Module, arguments: Any, output: Any) -> None:
             if isinstance(output, tuple):

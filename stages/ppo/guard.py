@@ -49,16 +49,21 @@ class Guard:
     scorings: list[Scoring] = field(default_factory=list)
     best: Window | None = None
     alarms: list[Alarm] = field(default_factory=list)
-    over_ceiling: bool = False
+    updates_over: int = 0
+    """Rollouts in a row whose KL was above the ceiling."""
 
     def is_due(self, update: int) -> bool:
         """Whether the watched scorer rates the rollout after ``update`` updates."""
         return bool(self.config.scorer) and update % self.config.updates == 0
 
     def observe_kl(self, update: int, kl: float) -> Alarm | None:
-        """An alarm when the mean KL of a reply, nats, has risen above the ceiling."""
-        was_over, self.over_ceiling = self.over_ceiling, kl > self.config.kl_ceiling
-        if was_over or not self.over_ceiling:
+        """An alarm when the mean KL of a reply, nats, has risen above the ceiling or is no number.
+        Where alarms raise the KL coefficient, there is another every ``window`` rollouts until it
+        comes down."""
+        # Not ">", which a KL that is not a number would pass.
+        self.updates_over = 0 if kl <= self.config.kl_ceiling else self.updates_over + 1
+        is_due = self.config.action == "raise_kl" and self.updates_over % self.config.window == 0
+        if not (self.updates_over == 1 or (self.updates_over and is_due)):
             return None
         return self._alarm(
             update, f"the KL of {kl:.1f} nats a reply exceeds {self.config.kl_ceiling:g}"
@@ -83,7 +88,10 @@ class Guard:
             return None, True
         fall = self.best.watched - now.watched
         noise = math.hypot(self.best.watched_error, now.watched_error)
-        if fall <= self.config.tolerance * noise or now.optimized < self.best.optimized:
+        # The best of n draws lies up to this many deviations above what they are drawn around:
+        # without it, a long run would ring by chance.
+        luck = math.sqrt(2 * math.log(len(self.scorings)))
+        if fall <= (self.config.tolerance + luck) * noise or now.optimized < self.best.optimized:
             return None, False
         reason = (
             f"{self.config.scorer} fell from {self.best.watched:.3f} to {now.watched:.3f} while "
@@ -101,7 +109,7 @@ class Guard:
             "scorings": [list(scoring) for scoring in self.scorings],
             "best": list(self.best) if self.best else None,
             "alarms": [asdict(alarm) for alarm in self.alarms],
-            "over_ceiling": self.over_ceiling,
+            "updates_over": self.updates_over,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -109,7 +117,7 @@ class Guard:
         self.scorings = [Scoring(*scoring) for scoring in state["scorings"]]
         self.best = Window(*state["best"]) if state["best"] else None
         self.alarms = [Alarm(**alarm) for alarm in state["alarms"]]
-        self.over_ceiling = state["over_ceiling"]
+        self.updates_over = state["updates_over"]
 
     def _alarm(self, update: int, reason: str) -> Alarm:
         self.alarms.append(Alarm(update, reason))

@@ -65,6 +65,8 @@ class Rollout:
     """(B, T) under the policy that sampled."""
     kl: torch.Tensor
     """(B, T) log-ratio to the reference, k1, whatever the reward uses."""
+    kl_penalty: torch.Tensor
+    """(B, T) the estimate that the reward uses, before ``kl_coef``."""
     entropy: torch.Tensor
     """(B, T)"""
     rewards: torch.Tensor
@@ -84,7 +86,7 @@ class Rollout:
 
 class FrozenStates:
     """The output of the frozen layers for this rank's replies, kept over the epochs of an update:
-    for each role and row a tensor (length, H)."""
+    for each role and row a tensor (length, H) in main memory."""
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, int], torch.Tensor] = {}
@@ -93,7 +95,7 @@ class FrozenStates:
         """Remember ``states`` (B, L, H) of replies padded on the right."""
         if states is not None:
             for reply, row in zip(replies, states, strict=True):
-                self._rows[role, reply.row] = row[: len(reply)].clone()
+                self._rows[role, reply.row] = row[: len(reply)].to("cpu", copy=True)
 
     def of(self, role: str, replies: list[Reply]) -> torch.Tensor | None:
         """The states (B, L, H), padded; None where no layer is frozen."""
@@ -109,11 +111,13 @@ def sample_replies(
     prompts: Mapping[int, Prompt],
     prompt_ids: Mapping[int, list[int]],
     uniforms: torch.Tensor,
+    batch_size: int,
 ) -> list[Reply]:
     """One reply to each of this rank's prompts, which are given by their row in the rollout.
 
     Args:
         uniforms: (B, T) numbers in [0, 1), the same on all ranks; see ``generate``.
+        batch_size: replies that are sampled at once.
     """
     rows = list(prompts)
     with actor_critic.sampling() as model:
@@ -124,7 +128,7 @@ def sample_replies(
             pad_token_id=padding_id(tokenizer),
             temperature=config.temperature,
             uniforms=uniforms[rows],
-            batch_size=len(rows),
+            batch_size=batch_size,
         )
     return [
         Reply(
@@ -220,6 +224,7 @@ def assemble_rollout(
         mask=mask,
         logprobs=logprobs,
         kl=logprobs - ref_logprobs,
+        kl_penalty=kl_penalty,
         entropy=padded("entropies"),
         rewards=rewards,
         values=values,
@@ -259,14 +264,13 @@ def collate_replies(replies: list[Reply], pad_token_id: int, device: torch.devic
 def summarize(rollout: Rollout, kl_coef: float) -> dict[str, float]:
     """Figures of a rollout under TRL's names; KL and rewards are sums over a reply, in nats and
     standard deviations of the score."""
-    kl = rollout.kl.sum(-1).mean()
     figures = {
         "objective/scores": float(rollout.scores.mean()),
         "objective/scores_std": float(rollout.scores.std(correction=0)),
-        "objective/kl": float(kl),
+        "objective/kl": float(rollout.kl.sum(-1).mean()),
         "objective/kl_coef": kl_coef,
         "objective/entropy": float(masked_mean(rollout.entropy, rollout.mask)),
-        "objective/non_score_reward": float(-kl_coef * kl),
+        "objective/non_score_reward": float(-kl_coef * rollout.kl_penalty.sum(-1).mean()),
         "objective/rlhf_reward": float(rollout.rewards.sum(-1).mean()),
         "val/eos_rate": float(rollout.has_eos.float().mean()),
         "val/completion_length": float(rollout.lengths.float().mean()),

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +18,6 @@ from transformers import PreTrainedTokenizerBase
 
 from stages.core import tracking
 from stages.core.batching import token_budget_batches
-from stages.core.chat import Prompt
 from stages.core.config import PPOConfig
 from stages.core.errors import UserError
 from stages.core.launch import WARNING_PREFIX
@@ -30,7 +30,7 @@ from stages.ppo.actor_critic import ActorCritic
 from stages.ppo.checkpoint import load_checkpoint, save_checkpoint
 from stages.ppo.guard import Alarm, Guard
 from stages.ppo.losses import adapt_kl_coef, policy_loss, value_loss
-from stages.ppo.prompts import prompt_of_episode
+from stages.ppo.prompts import Prompts, prompt_of_episode
 from stages.ppo.rollout import (
     FrozenStates,
     Reply,
@@ -44,12 +44,7 @@ from stages.ppo.rollout import (
 STEPS_SKIPPED_BEFORE_STOP = 5
 """Optimizer steps in a row without a finite gradient that end the run."""
 VALUE_FIGURES = ("loss/value_avg", "val/clipfrac_avg")
-POLICY_FIGURES = (
-    "loss/policy_avg",
-    "policy/clipfrac_avg",
-    "policy/approxkl_avg",
-    "val/ratio",
-)
+POLICY_FIGURES = ("loss/policy_avg", "policy/clipfrac_avg", "policy/approxkl_avg", "val/ratio")
 """Names of what the losses return, in their order."""
 clock = time.perf_counter
 """Times the phases of an update."""
@@ -65,6 +60,8 @@ class Progress:
     """Optimizer steps in a row whose gradient was not finite."""
     stopped: str = ""
     """Why the run ended before its last update."""
+    kept_update: int = 0
+    """Updates behind the policy that a stop returns to."""
     history: list[dict[str, float]] = field(default_factory=list)
     figures: list[dict[str, float]] = field(default_factory=list)
     """All metrics of each update."""
@@ -79,18 +76,18 @@ class PPOTrainer:
         actor_critic: ActorCritic,
         scorers: Mapping[str, Scorer],
         tokenizer: PreTrainedTokenizerBase,
-        prompts: list[Prompt],
-        prompt_ids: list[list[int]],
+        prompts: Prompts,
         max_tokens: int,
+        max_sampled: int,
         folder: Path,
         ranks: Ranks,
     ) -> None:
         """
         Args:
             scorers: by the names in ``scorer_weights`` and of the guard's scorer.
-            prompt_ids: the prompts as token ids.
             max_tokens: tokens that go through a model at once, padding included; no effect on the
                 result but rounding.
+            max_sampled: replies that are sampled at once; no effect on them.
             folder: where checkpoints are kept.
         """
         self.config = config
@@ -98,8 +95,8 @@ class PPOTrainer:
         self.scorers = scorers
         self.tokenizer = tokenizer
         self.prompts = prompts
-        self.prompt_ids = prompt_ids
         self.max_tokens = max_tokens
+        self.max_sampled = max_sampled
         self.folder = folder
         self.ranks = ranks
         self.num_updates = config.total_episodes // config.batch_size
@@ -116,9 +113,8 @@ class PPOTrainer:
         self.generator = torch.Generator().manual_seed(config.seed)
         self.guard = Guard(config.guard)
         self.progress = Progress(kl_coef=config.kl_coef)
-        # What the guard returns to, where it may.
-        may_stop = config.guard.action == "stop"
-        kept = actor_critic.policy_parameters if may_stop else []
+        # What a stop returns to, where the guard may stop.
+        kept = actor_critic.policy_parameters if config.guard.action == "stop" else []
         self.kept_policy = [parameter.detach().clone() for parameter in kept]
         self._started = time.monotonic()
         self._updates_before = 0
@@ -127,7 +123,8 @@ class PPOTrainer:
         """Run all updates that are left; continues from the last checkpoint in ``folder``.
 
         Raises:
-            UserError: a scorer fails, or not even the first gradients are finite.
+            UserError: a scorer fails, or gradients are not finite and there is no policy to return
+                to.
         """
         self._load_checkpoint()
         while self.progress.num_updates < self.num_updates:
@@ -137,8 +134,9 @@ class PPOTrainer:
             rollout, frozen = self._rate(replies)
             rated = clock()
             figures = summarize(rollout, self.progress.kl_coef)
-            if self._guard_stops(rollout, figures):
+            if self._guard_stops(rollout):
                 break
+            figures["lr"] = self.optimizer.param_groups[0]["lr"]
             figures |= self._update(rollout, frozen)
             if self.progress.stopped:
                 break
@@ -146,6 +144,8 @@ class PPOTrainer:
             figures["time/score"] = rated - sampled
             figures["time/optimize"] = clock() - rated
             self._finish_update(rollout, figures)
+        else:  # the guard has not yet seen what the last update made of the policy
+            self._guard_stops(self._rate(self._sample_replies())[0])
         return self.progress
 
     def _learning_rate_factor(self, update: int) -> float:
@@ -164,21 +164,22 @@ class PPOTrainer:
             config.batch_size, config.max_completion_length, generator=self.generator
         )
         rows = range(self.ranks.index, config.batch_size, self.ranks.count)
-        count = len(self.prompts)
+        count = len(self.prompts.ids)
         indices = {row: prompt_of_episode(first + row, count, config.seed) for row in rows}
         return sample_replies(
             config,
             self.actor_critic,
             self.tokenizer,
-            {row: self.prompts[index] for row, index in indices.items()},
-            {row: self.prompt_ids[index] for row, index in indices.items()},
+            {row: self.prompts.prompts[index] for row, index in indices.items()},
+            {row: self.prompts.ids[index] for row, index in indices.items()},
             uniforms,
+            self.max_sampled,
         )
 
     def _rate(self, replies: list[Reply]) -> tuple[Rollout, FrozenStates]:
-        names = [name for name, weight in self.config.scorer_weights.items() if weight]
-        if self.guard.is_due(self.progress.num_updates):
-            names.append(self.config.guard.scorer)
+        weights = self.config.scorer_weights
+        watches = self.progress.num_updates % self.config.guard.updates == 0
+        names = [name for name in self.scorers if weights.get(name) or watches]
         return collect_rollout(
             self.config,
             self.actor_critic,
@@ -195,6 +196,7 @@ class PPOTrainer:
     def _update(self, rollout: Rollout, frozen: FrozenStates) -> dict[str, float]:
         """Several epochs of mini-batch steps on one rollout; the means of the steps' figures."""
         steps: list[dict[str, float]] = []
+        num_taken = 0
         with self.actor_critic.training():
             for rows in self._mini_batches():
                 figures = self._step(rollout, frozen, rows)
@@ -202,10 +204,11 @@ class PPOTrainer:
                     steps.append(figures)
                 if self.progress.stopped or self._is_too_far(figures):
                     break
+                num_taken += bool(figures)
         self.scheduler.step()
         names = steps[0] if steps else {}
         means = {name: sum(step[name] for step in steps) / len(steps) for name in names}
-        return means | {"policy/num_steps": float(len(steps))}
+        return means | {"policy/num_steps": float(num_taken)}
 
     def _mini_batches(self) -> Iterator[torch.Tensor]:
         size = self.config.batch_size // self.config.num_mini_batches
@@ -315,20 +318,20 @@ class PPOTrainer:
                 group["lr"] /= 2
             self._warn(f"learning rates halved to {self.optimizer.param_groups[0]['lr']:.2g}")
         if count == STEPS_SKIPPED_BEFORE_STOP:
-            advice = "lower ppo.learning_rate or ppo.value_learning_rate"
-            if update == 1:
-                raise UserError(f"the gradient is not finite from the first update on; {advice}")
-            # Such steps were skipped: the policy is that of the last good one.
-            self.progress.stopped = f"{count} gradients in a row were not finite; {advice}"
-            self._warn(f"stopped after update {self.progress.num_updates}: {self.progress.stopped}")
+            reason = f"{count} gradients in a row were not finite"
+            if not self.progress.kept_update:
+                raise UserError(
+                    f"update {update}: {reason}; lower ppo.learning_rate or ppo.value_learning_rate"
+                )
+            self._stop(reason)
 
     # --------------------------------------------------------------------------------- guard
 
-    def _guard_stops(self, rollout: Rollout, figures: dict[str, float]) -> bool:
+    def _guard_stops(self, rollout: Rollout) -> bool:
         """Let the guard see a rollout, and do what its alarms ask for."""
         guard, update = self.guard, self.progress.num_updates
-        alarms = [guard.observe_kl(update, figures["objective/kl"])]
-        is_good = not guard.over_ceiling and guard.best is None
+        alarms = [guard.observe_kl(update, float(rollout.kl.sum(-1).mean()))]
+        is_good = not guard.updates_over and guard.best is None
         if guard.is_due(update):
             watched = [reply.scores[guard.config.scorer] for reply in rollout.replies]
             alarm, is_best = guard.observe_scores(update, rollout.scores.tolist(), watched)
@@ -339,6 +342,7 @@ class PPOTrainer:
                 self._act(alarm)
         if is_good and self.kept_policy and not self.progress.stopped:
             _copy(self.actor_critic.policy_parameters, self.kept_policy)
+            self.progress.kept_update = update
         return bool(self.progress.stopped)
 
     def _act(self, alarm: Alarm) -> None:
@@ -347,9 +351,14 @@ class PPOTrainer:
             self.progress.kl_coef *= 2
             self._warn(f"guard: the KL coefficient is now {self.progress.kl_coef:g}")
         elif self.config.guard.action == "stop":
-            self.progress.stopped = alarm.reason
-            _copy(self.kept_policy, self.actor_critic.policy_parameters)
-            self._warn(f"guard: stopped after update {alarm.update}; an earlier policy is kept")
+            self._stop(alarm.reason)
+
+    def _stop(self, reason: str) -> None:
+        """End the run, with the policy that was kept."""
+        self.progress.stopped = reason
+        _copy(self.kept_policy, self.actor_critic.policy_parameters)
+        done, kept = self.progress.num_updates, self.progress.kept_update
+        self._warn(f"stopped after update {done}: {reason}; the policy after update {kept} is kept")
 
     # ------------------------------------------------------------------- reports, checkpoints
 
@@ -364,8 +373,7 @@ class PPOTrainer:
             )
         if config.reset_reference_updates and update % config.reset_reference_updates == 0:
             self.actor_critic.reset_reference()
-        figures |= {"lr": self.optimizer.param_groups[0]["lr"], "update": update}
-        figures["guard/alarms"] = len(self.guard.alarms)
+        figures |= {"update": update, "guard/alarms": len(self.guard.alarms)}
         progress.figures.append(figures)
         progress.history.append(report.history_row(update, update * config.batch_size, figures))
         self._report(rollout)
@@ -414,8 +422,13 @@ class PPOTrainer:
 
     def _load_checkpoint(self) -> None:
         state = load_checkpoint(self.folder)
-        if state is None:
-            return
+        if state is not None:
+            self._restore(state)
+        if self.ranks.is_main:  # else the updates after the checkpoint would be there twice
+            rows = zip(self.progress.history, self.progress.figures, strict=True)
+            tracking.restart_metrics([(int(row["episodes"]), figures) for row, figures in rows])
+
+    def _restore(self, state: dict[str, Any]) -> None:
         _copy(state["policy"], self.actor_critic.policy_parameters)
         _copy(state["value"], self.actor_critic.value_parameters)
         _copy(state["reference"], self._moving_reference())
@@ -426,9 +439,6 @@ class PPOTrainer:
         self.guard.load_state(state["guard"])
         self.progress = Progress(**state["progress"])
         self._updates_before = self.progress.num_updates
-        if self.ranks.is_main:
-            rows = zip(self.progress.history, self.progress.figures, strict=True)
-            tracking.restart_metrics([(int(row["episodes"]), figures) for row, figures in rows])
         self._say(f"continuing after update {self.progress.num_updates}")
 
     def _moving_reference(self) -> list[nn.Parameter]:

@@ -1,7 +1,10 @@
 """Sampling: whose distribution the replies follow, and what must not change them."""
 
+import pickle
+
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, FalconH1Config, Qwen3NextConfig
 
 from stages.core.generation import generate, sample
 from stages.core.models import load_model
@@ -107,6 +110,57 @@ def test_rows_that_end_early_leave_the_others_alone(model, eos):
     together = reply(model, eos=eos, batch_size=100)
     assert together == [greedy(model, prompt, eos) for prompt in PROMPTS]
     assert len({len(row) for row in together}) > 1  # they do end at different places
+
+
+RECURRENT = {
+    "vocab_size": 512,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Qwen3NextConfig(
+            **RECURRENT,
+            layer_types=["linear_attention", "full_attention"],
+            linear_num_value_heads=4,
+            linear_num_key_heads=4,
+            linear_key_head_dim=8,
+            linear_value_head_dim=8,
+            num_experts=2,
+            num_experts_per_tok=1,
+            moe_intermediate_size=32,
+            shared_expert_intermediate_size=32,
+        ),
+        FalconH1Config(
+            **RECURRENT, mamba_d_ssm=64, mamba_n_heads=8, mamba_d_head=8, mamba_d_state=8
+        ),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_rows_that_end_early_leave_the_others_alone_in_recurrent_layers(config):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    eos = greedy(model, PROMPTS[0])[2]
+    together = reply(model, eos=eos, batch_size=100)
+    assert together == [greedy(model, prompt, eos) for prompt in PROMPTS]
+    assert len({len(row) for row in together}) > 1
+
+
+def test_a_pickled_reply_is_that_reply_alone(model):
+    """Ranks exchange replies, and checkpoints keep them."""
+    replies = sampled(model, PROMPTS * 20, batch_size=120)
+    for tensor in (replies.logprobs[0], replies.entropies[0]):
+        assert len(pickle.dumps(tensor)) < 1_000  # all rows: 6 kB
 
 
 def test_replies_end_with_eos_or_at_the_limit(model, eos):

@@ -4,13 +4,16 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
     Gemma2Config,
     GPT2Config,
     GPTNeoXConfig,
+    GptOssConfig,
     LlamaConfig,
     MixtralConfig,
     Phi3Config,
     Qwen3Config,
+    Qwen3NextConfig,
 )
 
 from stages.core.last_layer import last_layer_at
@@ -37,6 +40,21 @@ CONFIGS = [
         num_hidden_layers=3,
         num_attention_heads=4,
         intermediate_size=64,
+    ),
+    BloomConfig(**SMALL, hidden_size=32, n_layer=3, n_head=4),
+    GptOssConfig(**SIZES, head_dim=8, num_local_experts=2, num_experts_per_tok=1),
+    Qwen3NextConfig(
+        **SIZES,
+        head_dim=8,
+        layer_types=["linear_attention", "linear_attention", "full_attention"],
+        linear_num_value_heads=4,
+        linear_num_key_heads=4,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        num_experts=2,
+        num_experts_per_tok=1,
+        moe_intermediate_size=32,
+        shared_expert_intermediate_size=32,
     ),
 ]
 INPUT_IDS = torch.tensor([[5, 6, 7, 8, 9, 10, 11, 12], [20, 21, 22, 0, 0, 0, 0, 0]])
@@ -74,6 +92,26 @@ def test_states_and_gradients_are_those_of_a_whole_pass(model):
     assert len(found[0]) == len(found[1])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_a_layer_that_convolves_over_positions_is_computed_as_a_whole():
+    """As Inkling's does, after attention and after the feed-forward network."""
+
+    class Convolution(torch.nn.Conv1d):
+        def forward(self, hidden):
+            return super().forward(hidden.mT)[..., : hidden.shape[1]].mT
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**SIZES)).eval()
+    layer = model.model.layers[-1]
+    layer.mlp = torch.nn.Sequential(layer.mlp, Convolution(32, 32, 4, padding=3))
+    layer.self_attn.o_proj = torch.nn.Sequential(
+        layer.self_attn.o_proj, Convolution(32, 32, 4, padding=3)
+    )
+    with torch.no_grad():
+        expected = states(model)
+        with last_layer_at(model, POSITIONS):
+            assert torch.equal(states(model), expected)
 
 
 def test_afterwards_all_is_as_before(model):

@@ -14,7 +14,13 @@ from transformers import (
     MixtralConfig,
 )
 
-from stages.core.logprobs import collate, completion_logprobs, token_entropies, token_logprobs
+from stages.core.logprobs import (
+    MAX_LOGITS,
+    collate,
+    completion_logprobs,
+    token_entropies,
+    token_logprobs,
+)
 from stages.core.models import load_model
 
 CPU = torch.device("cpu")
@@ -130,7 +136,7 @@ def test_in_pieces_values_and_gradients_are_the_same(model, function, monkeypatc
     model.requires_grad_(True)
     found = []
     for limit in (2**23, 3 * model.config.vocab_size):
-        monkeypatch.setattr("stages.core.logprobs.MAX_LOGITS", limit)
+        monkeypatch.setitem(MAX_LOGITS, "cpu", limit)
         hidden, ids = states(model)
         if function == "logprobs":
             values = token_logprobs(model, hidden, ids, 0.7)

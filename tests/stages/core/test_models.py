@@ -7,7 +7,19 @@ import shutil
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BioGptConfig,
+    FalconConfig,
+    Gemma3Config,
+    GPT2Config,
+    Llama4TextConfig,
+    LlamaConfig,
+    ModernBertDecoderConfig,
+    OPTConfig,
+)
 
 from stages.core.artifacts import content_digest, make_artifact
 from stages.core.config import Compute, LoRAConfig
@@ -25,7 +37,9 @@ from stages.core.models import (
     pick_device,
     save_adapter,
     save_model,
+    supports_bf16,
     tokenizer_digest,
+    transformer_layers,
 )
 
 CPU = torch.device("cpu")
@@ -206,21 +220,47 @@ def test_a_model_is_saved_in_the_precision_that_it_has(tiny_model_folder, tmp_pa
     assert load_model(tmp_path, CPU).dtype == torch.float32  # training is in float32
 
 
-def test_a_loaded_model_has_no_dropout_even_while_it_trains(tokenizer_folder, tmp_path):
-    config = LlamaConfig(
-        vocab_size=512,
-        hidden_size=32,
+HEADS = {"vocab_size": 512, "hidden_size": 32, "num_attention_heads": 4}
+DROPOUT = [
+    LlamaConfig(**HEADS, num_hidden_layers=1, intermediate_size=64, attention_dropout=0.5),
+    GPT2Config(**HEADS, n_layer=1, resid_pdrop=0.1, embd_pdrop=0.1, attn_pdrop=0.1),
+    OPTConfig(
+        **HEADS,
+        num_hidden_layers=2,
+        ffn_dim=64,
+        word_embed_proj_dim=32,
+        dropout=0.1,
+        attention_dropout=0.1,
+        layerdrop=0.5,
+    ),
+    FalconConfig(**HEADS, num_hidden_layers=1, hidden_dropout=0.1, attention_dropout=0.1),
+    BioGptConfig(
+        **HEADS,
+        num_hidden_layers=2,
         intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        attention_dropout=0.5,
-        initializer_range=0.3,
-    )
-    save_model(LlamaForCausalLM(config), load_tokenizer(tokenizer_folder), tmp_path)
+        hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.1,
+        activation_dropout=0.1,
+        layerdrop=0.5,
+    ),
+]
+
+
+@pytest.mark.parametrize("config", DROPOUT, ids=lambda config: config.model_type)
+def test_a_loaded_model_has_no_dropout_even_while_it_trains(config, tokenizer_folder, tmp_path):
+    torch.manual_seed(0)
+    made = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    made.train()
+    assert not torch.equal(logits(made), logits(made))
+    save_model(made, load_tokenizer(tokenizer_folder), tmp_path)
     model = load_model(tmp_path, CPU)
     assert not model.training
+    evaluated = logits(model).log_softmax(-1)
     model.train()
-    assert torch.equal(logits(model), logits(model))
+    torch.testing.assert_close(logits(model).log_softmax(-1), evaluated)
 
 
 @pytest.mark.parametrize("damage", ["no config", "cut weights", "no weights", "other shapes"])
@@ -317,6 +357,17 @@ def test_the_device_is_what_was_asked_for_or_a_refusal():
             pick_device(Compute(device="cuda"))
 
 
+def test_emulated_bf16_does_not_count(monkeypatch):
+    """A V100 has none, and torch emulates it there."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: including_emulation,
+    )
+    assert not supports_bf16(torch.device("cuda"))
+
+
 def test_sequences_longer_than_the_model_are_refused(tiny_model_folder):
     model = load_model(tiny_model_folder, CPU)
     assert max_positions(model) == 256
@@ -324,3 +375,45 @@ def test_sequences_longer_than_the_model_are_refused(tiny_model_folder):
     with pytest.raises(UserError) as refusal:
         check_length(model, 257, "sft.max_length")
     assert str(refusal.value) == "sft.max_length = 257 exceeds the model's 256 positions; lower it"
+
+
+def test_a_multimodal_model_has_the_positions_of_its_text_part():
+    config = Gemma3Config(
+        text_config={
+            "vocab_size": 60,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 1,
+            "max_position_embeddings": 64,
+        },
+    )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert max_positions(model) == 64
+
+
+# ----------------------------------------------------------------------------------------- layers
+
+PARTS = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        BertConfig(**PARTS, is_decoder=True),
+        ModernBertDecoderConfig(**PARTS),
+        Llama4TextConfig(**PARTS),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_an_architecture_whose_layers_are_not_found_is_refused_by_name(config):
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(UserError) as refusal:
+        transformer_layers(model)
+    assert str(refusal.value).startswith(f"architecture {type(model).__name__} is not supported: ")

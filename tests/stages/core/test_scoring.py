@@ -7,14 +7,16 @@ import pytest
 import torch
 from peft import get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
+from stages.core.chat import encode_prompt, encode_text
 from stages.core.config import LoRAConfig
 from stages.core.errors import UserError
 from stages.core.models import active_adapter, load_model, load_tokenizer, peft_config, save_model
 from stages.core.scoring import (
     MANIFEST_FILE,
     REWARD_ADAPTER,
+    RewardModel,
     attach_reward_model,
     load_reward_model,
     read_manifest,
@@ -50,6 +52,41 @@ def test_the_size_of_a_batch_does_not_change_scores(reward_model_folder, tiny_mo
     one_by_one = loaded.score(prompts, replies, max_tokens_per_batch=1)
     assert together == pytest.approx(one_by_one, abs=1e-5)
     assert loaded.score([], []) == []
+
+
+def test_texts_beyond_the_models_positions_are_cut_and_counted_and_named_once(
+    reward_model_folder, tokenizer_folder, capsys
+):
+    """By a model with learned positions: a 65th token has none."""
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer(tokenizer_folder)
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+    base = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes)).eval()
+    model = get_peft_model(base, peft_config(LoRAConfig(rank=2)), adapter_name=REWARD_ADAPTER)
+    head = torch.nn.Linear(32, 1, bias=False).requires_grad_(False)
+    loaded = RewardModel(model, head, tokenizer, read_manifest(reward_model_folder))
+
+    prompt = encode_prompt(tokenizer, PROMPTS[0])
+    letter = encode_text(tokenizer, "x")
+    assert len(letter) == 1
+    assert len(encode_text(tokenizer, "x" * 50)) == 50
+    room = 64 - len(prompt) - 1
+    just_fits, one_more, many_more = ("x" * count for count in (room, room + 1, 10 * room))
+    whole = [*prompt, *letter * room, tokenizer.eos_token_id]
+    assert loaded.encode([PROMPTS[0]], [just_fits]) == [whole]
+    (expected,) = loaded.score_tokens([whole])
+
+    assert loaded.score([PROMPTS[0]], [just_fits]) == [expected]
+    assert (loaded.num_cut, capsys.readouterr().out) == (0, "")
+    scores = loaded.score([PROMPTS[0]] * 3, [one_more, "xx", many_more])
+    assert scores == pytest.approx([expected, scores[1], expected], abs=1e-5)
+    assert scores[1] != pytest.approx(expected, abs=1e-3)
+    assert capsys.readouterr().out == (
+        "warning: reward model: 2 of 3 texts exceed its 64 tokens and are scored as if their "
+        "replies ended there; later ones, too\n"
+    )
+    loaded.score([PROMPTS[0] * 20], ["x"])
+    assert (loaded.num_cut, capsys.readouterr().out) == (3, "")
 
 
 def test_padding_without_a_mask_does_not_change_scores(reward_model_folder, tiny_model_folder):

@@ -15,6 +15,7 @@ from stages.core.models import load_model, load_tokenizer
 from stages.core.ranks import Ranks
 from stages.core.scoring import Scorer
 from stages.ppo.actor_critic import load_actor_critic
+from stages.ppo.prompts import Prompts
 from stages.ppo.trainer import PPOTrainer
 
 PROMPTS = ["Who are you?", "What is it?", "Tell me something long about the town.", "Where?"]
@@ -60,13 +61,14 @@ def common_token(tiny_model_folder: Path) -> int:
 def make_trainer(
     tiny_model_folder: Path, reward_model_folder: Path, common_token: int, tmp_path: Path
 ) -> Callable[..., PPOTrainer]:
-    """A function that makes a trainer: its folder's name, the tokens of a micro batch, scorers
-    beside the toy reward, and changes to the settings."""
+    """A function that makes a trainer: its folder's name, the tokens of a micro batch, replies
+    sampled at once, scorers beside the toy reward, and changes to the settings."""
 
     def make(
         name: str = "checkpoints",
         *,
         max_tokens: int = 200,
+        max_sampled: int = 100,
         scorers: Mapping[str, Scorer] | None = None,
         config_scorers: Mapping[str, str] | None = None,
         **changes: Any,
@@ -85,9 +87,9 @@ def make_trainer(
             actor_critic,
             {"reward_model": share_of_vowels, **(scorers or {})},
             tokenizer,
-            list(PROMPTS),
-            [encode_prompt(tokenizer, prompt) for prompt in PROMPTS],
+            Prompts(list(PROMPTS), [encode_prompt(tokenizer, prompt) for prompt in PROMPTS]),
             max_tokens,
+            max_sampled,
             tmp_path / name,
             ranks,
         )

@@ -6,6 +6,7 @@ from transformers import (
     AutoModelForCausalLM,
     FalconConfig,
     Gemma2Config,
+    Gemma3nTextConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
@@ -105,3 +106,19 @@ def test_an_error_inside_leaves_the_model_as_it_was(model):
         with pytest.raises(ZeroDivisionError), frozen.replaced_by(hidden):
             raise ZeroDivisionError
         torch.testing.assert_close(states(model), expected)
+
+
+def test_they_run_each_time_where_layers_above_take_over_their_keys_and_values():
+    torch.manual_seed(0)
+    config = Gemma3nTextConfig(
+        **SIZES,
+        head_dim=8,
+        num_kv_shared_layers=2,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+        vocab_size_per_layer_input=60,
+        hidden_size_per_layer_input=8,
+        laurel_rank=8,
+        activation_sparsity_pattern=[0.0] * 4,
+    )
+    model = AutoModelForCausalLM.from_config(config).eval()
+    assert FrozenLayers(model, 2).hidden_states(INPUT_IDS) is None

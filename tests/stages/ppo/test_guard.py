@@ -1,6 +1,8 @@
 """When the guard rings, worked out by hand, and that its state survives a checkpoint."""
 
 import json
+import math
+import random
 
 import pytest
 
@@ -38,12 +40,34 @@ def test_the_standard_errors_by_hand():
     assert one.best.watched_error == pytest.approx((1 / 3 / 4) ** 0.5 / 2**0.5)
 
 
-@pytest.mark.parametrize(("fall", "rings"), [(0.86, False), (0.87, True)])
-def test_it_rings_beyond_three_standard_errors_of_the_difference(fall, rings):
-    # Each window's error is .2041, the difference's .2887: three of them are .866.
+@pytest.mark.parametrize(("fall", "rings"), [(1.34, False), (1.35, True)])
+def test_it_rings_beyond_three_standard_errors_and_the_luck_of_the_best(fall, rings):
+    # Each window's error is .2041, the difference's .2887. The best of four scorings may owe
+    # sqrt(2 ln 4) = 1.665 errors to luck: 4.665 of them are 1.347.
     pairs = [(0, 5.0), (0, 5.0), (1, 5.0 - fall), (1, 5.0 - fall)]
     alarm, _ = observe(guard(), pairs)[-1]
     assert (alarm is not None) == rings
+
+
+def runs_that_ring(slope, num_runs=25, num_updates=200, num_replies=16):
+    """How many runs have an alarm whose watched score falls by ``slope`` deviations an update
+    while the optimised one rises."""
+    rng, count = random.Random(0), 0
+    for _ in range(num_runs):
+        one = guard(window=5)
+        for update in range(num_updates):
+            watched = [rng.gauss(slope * update) for _ in range(num_replies)]
+            one.observe_scores(update, [float(update)], watched)
+        count += bool(one.alarms)
+    return count
+
+
+def test_a_long_run_does_not_ring_by_chance():
+    assert runs_that_ring(0.0) == 0
+
+
+def test_a_slow_fall_rings():
+    assert runs_that_ring(-0.03) == 25
 
 
 def test_a_fall_together_with_the_optimised_score_is_no_gaming():
@@ -52,10 +76,10 @@ def test_a_fall_together_with_the_optimised_score_is_no_gaming():
 
 
 def test_the_alarm_says_what_happened():
-    alarm, _ = observe(guard(), [(0, 5.0), (0, 5.0), (1, 3.0)])[-1]
+    alarm, _ = observe(guard(), [(0, 5.0), (0, 5.0), (1, 1.0)])[-1]
     assert alarm.update == 2
     assert alarm.reason == (
-        "watched fell from 5.000 to 4.000 while the optimised score went from 0.000 to 0.500"
+        "watched fell from 5.000 to 3.000 while the optimised score went from 0.000 to 0.500"
     )
 
 
@@ -74,6 +98,17 @@ def test_the_kl_rings_when_it_crosses_the_ceiling_and_not_while_it_stays_above()
     rings = [one.observe_kl(update, kl) for update, kl in enumerate([9, 11, 12, 8, 13])]
     assert [alarm is not None for alarm in rings] == [False, True, False, False, True]
     assert rings[1].reason == "the KL of 11.0 nats a reply exceeds 10"
+
+
+def test_a_kl_that_is_no_number_rings():
+    one = guard()
+    assert "nan" in one.observe_kl(3, math.nan).reason
+
+
+def test_where_alarms_raise_the_kl_coefficient_they_repeat_while_the_kl_stays_above():
+    one = guard(action="raise_kl", window=3)
+    rings = [one.observe_kl(update, kl) for update, kl in enumerate([11] * 7 + [9, 11])]
+    assert [update for update, alarm in enumerate(rings) if alarm] == [0, 2, 5, 8]
 
 
 def test_it_is_due_every_so_many_updates_and_never_without_a_scorer():

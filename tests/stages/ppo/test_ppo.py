@@ -50,6 +50,12 @@ def logits(model, tokenizer):
         return model(ids).logits
 
 
+def logged_figures(out_dir):
+    """All metrics of each update, out of the last checkpoint."""
+    checkpoint = torch.load(max((out_dir / "checkpoints").glob("*.pt")), weights_only=True)
+    return checkpoint["progress"]["figures"]
+
+
 def test_a_run_leaves_adapter_merged_model_value_model_and_history(
     inputs, tiny_model_folder, tmp_path
 ):
@@ -127,17 +133,31 @@ def test_several_scorers_are_weighted(inputs, tmp_path):
     artifacts = {"length": make_artifact("scorer", tmp_path / "oracle.py")}
     both = inputs.model_copy(update={"scorers": artifacts})
     (tmp_path / "out").mkdir()
-    settings = {"scorers": scorers, "scorer_weights": {"length": 0.5}}
-    outputs, _ = ppo.run(config(**settings), both, Compute(), tmp_path / "out")
-    row = json.loads(outputs.history.locate().read_text().splitlines()[0])
-    # 6 tokens of the tiny model are some 20 characters; half of a tenth of them.
-    assert 0.1 < row["score"] < 3
+    weights = {"length": 0.5, "reward_model": -2.0}
+    settings = {"scorers": scorers, "scorer_weights": weights, "clip_score": 1000.0}
+    ppo.run(config(**settings), both, Compute(), tmp_path / "out")
+    for row in logged_figures(tmp_path / "out"):
+        length, own = row["scores/length"], row["scores/reward_model"]
+        # 6 tokens of the tiny model are some 20 characters; the oracle counts tens of them.
+        assert 0.2 < length < 6
+        assert abs(own) > 0.01
+        assert row["objective/scores"] == pytest.approx(0.5 * length - 2 * own, abs=1e-4)
 
 
 def test_a_reward_model_of_another_base_is_refused(inputs, tmp_path):
     other = inputs.model.model_copy(update={"digest": "0" * 64})
     with pytest.raises(UserError, match="trained on another SFT model"):
         ppo.run(config(), inputs.model_copy(update={"model": other}), Compute(), tmp_path)
+
+
+def test_more_processes_than_replies_are_refused_before_anything_is_loaded(inputs, tmp_path):
+    with pytest.raises(UserError) as refusal:
+        ppo.run(config(), inputs, Compute(num_processes=9), tmp_path)
+    assert str(refusal.value) == (
+        "compute.num_processes (9) exceeds ppo.batch_size (8), so that a process would have no "
+        "reply to sample; lower the one or raise the other"
+    )
+    assert not list(tmp_path.iterdir())
 
 
 def test_prompts_that_do_not_fit_are_counted_and_dropped(
@@ -161,7 +181,7 @@ def test_prompts_that_do_not_fit_are_counted_and_dropped(
         ),
         (
             {"max_completion_length": 250},
-            r"6 of 6 prompts exceed the model's room = 6 tokens",
+            r"6 of 6 prompts exceed the model's room = 5 tokens",
         ),
         (
             {"max_completion_length": 5000},
@@ -210,8 +230,7 @@ def test_every_place_in_the_code_that_the_readme_names_exists():
 
 def test_every_metric_that_the_readme_names_is_logged_and_the_other_way_round(inputs, tmp_path):
     ppo.run(config(), inputs, Compute(), tmp_path)
-    checkpoint = torch.load(max((tmp_path / "checkpoints").glob("*.pt")), weights_only=True)
-    logged = set(checkpoint["progress"]["figures"][0])
+    logged = set(logged_figures(tmp_path)[0])
     text = (Path(ppo.__file__).parent / "README.md").read_text()
     table = text.partition("## Metrics")[2].partition("\n## ")[0]
     named = set(re.findall(r"`(\w+/\w+)`", table))

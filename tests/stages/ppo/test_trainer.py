@@ -1,5 +1,6 @@
 """The trainer on a tiny model: what must not change an update, exact resume, learning."""
 
+import json
 import math
 import re
 
@@ -7,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from stages.core import tracking
 from stages.core.errors import UserError
+from stages.core.logprobs import MAX_LOGITS
 from stages.core.models import adapter_parameters
 from stages.ppo.actor_critic import POLICY, VALUE
 from stages.ppo.rollout import FrozenStates
@@ -142,7 +145,8 @@ def test_all_that_is_trained_gets_gradients_and_nothing_else_does(make_trainer, 
 @pytest.mark.parametrize("max_tokens", [1, 60, 10_000])
 def test_the_micro_batch_size_does_not_change_an_update(make_trainer, max_tokens):
     """With one token there is one row a micro batch, so padding does not matter, either."""
-    reference, other = make_trainer("a"), make_trainer("b", max_tokens=max_tokens)
+    reference = make_trainer("a")
+    other = make_trainer("b", max_tokens=max_tokens, max_sampled=max_tokens)
     for trainer in (reference, other):
         trainer._update(*rollout_of(trainer))
     assert_close(reference, other, rtol=1e-3, atol=2e-5)
@@ -211,7 +215,7 @@ def test_logits_in_pieces_do_not_change_the_gradient_and_few_exist_at_once(
     whole = gradients(trainer, rollout, frozen)
     head = trainer.actor_critic.policy.model.get_base_model().get_output_embeddings()
     limit = 5 * head.weight.shape[0]
-    monkeypatch.setattr("stages.core.logprobs.MAX_LOGITS", limit)
+    monkeypatch.setitem(MAX_LOGITS, "cpu", limit)
     sizes = []
     hook = head.register_forward_hook(lambda module, inputs, output: sizes.append(output.numel()))
     in_pieces = gradients(trainer, rollout, frozen)
@@ -267,7 +271,7 @@ def test_the_epochs_end_when_the_policy_is_too_far_from_the_one_that_sampled(mak
     assert steps == 8
     careful = make_trainer(num_ppo_epochs=4, learning_rate=0.1, max_approx_kl=1e-4)
     figures = careful._update(*rollout_of(careful))
-    assert 1 < figures["policy/num_steps"] < 8
+    assert figures["policy/num_steps"] == 1  # the second is refused, and no step any more
 
 
 def test_a_step_from_too_far_away_is_not_taken(make_trainer):
@@ -374,6 +378,19 @@ def test_a_resumed_run_equals_the_straight_run_bit_for_bit(make_trainer, changes
     assert all(torch.equal(a, b) for a, b in zip(weights(straight), weights(resumed), strict=True))
 
 
+def test_a_run_killed_before_its_first_checkpoint_has_each_step_once(
+    make_trainer, tmp_path, monkeypatch
+):
+    metrics = tmp_path / "metrics.jsonl"
+    monkeypatch.setitem(tracking._current, "metrics_path", metrics)
+    killed = make_trainer(total_episodes=24, save_updates=10)
+    monkeypatch.setattr(killed, "_save_checkpoint", lambda: None)
+    killed.train()
+    make_trainer(total_episodes=24, save_updates=10).train()
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert steps == [8, 16, 24]
+
+
 def test_a_checkpoint_cut_short_is_not_taken_for_one(make_trainer, tmp_path):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
@@ -388,10 +405,23 @@ def test_checkpoints_are_few_and_hold_no_frozen_weights(make_trainer, tmp_path):
     trainer.train()
     files = sorted((tmp_path / "checkpoints").iterdir())
     assert [file.name for file in files] == ["update-000005.pt", "update-000006.pt"]
-    state = torch.load(files[-1], weights_only=True)
-    kept = sum(tensor.numel() for name in ("policy", "value") for tensor in state[name])
-    trained = sum(tensor.numel() for tensor in weights(trainer))
-    assert kept == trained
+    stored = {}  # whole storages: of a view, torch writes all that it is a view of
+    collect_tensors(torch.load(files[-1], weights_only=True), stored)
+    # Of each trained number itself and AdamW's two moments, of each tensor the number of its
+    # steps; and the policy that the guard may return to.
+    trained = weights(trainer)
+    expected = sum(3 * tensor.numel() + 1 for tensor in trained)
+    expected += sum(tensor.numel() for tensor in trainer.kept_policy)
+    assert sum(stored.values()) == 4 * expected
+
+
+def collect_tensors(value, stored):
+    """The bytes of every storage of floats in nested lists and dictionaries, by its address."""
+    if isinstance(value, torch.Tensor) and value.is_floating_point():
+        stored[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            collect_tensors(item, stored)
 
 
 def test_the_kl_coefficient_moves_towards_its_target(make_trainer):
@@ -492,10 +522,32 @@ def test_the_guard_stops_a_run_whose_watched_score_falls_and_keeps_the_best(make
     assert float(kept.scores.mean()) < progress.history[-1]["score"]
 
 
-def test_gradients_that_are_not_finite_end_the_run_with_the_setting_to_lower(make_trainer):
-    nan = {"reward_model": lambda prompts, completions: [math.nan] * len(completions)}
-    trainer = make_trainer(scorers=nan, num_ppo_epochs=3)
-    with pytest.raises(UserError, match=r"first update on; lower ppo\.learning_rate"):
+def test_the_policy_that_the_last_update_made_is_looked_at_too(make_trainer):
+    trainer = make_trainer(
+        learning_rate=0.5, kl_coef=0.0, total_episodes=8, guard={"kl_ceiling": 0.05}
+    )
+    before = weights(trainer)
+    progress = trainer.train()
+    assert "exceeds 0.05" in progress.stopped
+    assert (progress.num_updates, progress.kept_update) == (1, 0)
+    policy = trainer.actor_critic.policy_parameters
+    assert all(torch.equal(a, b) for a, b in zip(before, policy, strict=False))
+
+
+def test_scorers_without_a_weight_are_watched(make_trainer):
+    trainer = make_trainer(
+        total_episodes=24,
+        config_scorers={"length": "w.py:score"},
+        scorers={"length": lambda prompts, texts: [float(len(text)) for text in texts]},
+        guard={"updates": 2},
+    )
+    figures = trainer.train().figures
+    assert ["scores/length" in row for row in figures] == [True, False, True]
+
+
+def test_a_policy_that_a_step_has_broken_ends_the_run_with_the_setting_to_lower(make_trainer):
+    trainer = make_trainer(num_ppo_epochs=3, learning_rate=1e25, value_learning_rate=1e25)
+    with pytest.raises(UserError, match=r"update 1: 5 gradients .* lower ppo\.learning_rate"):
         trainer.train()
 
 
@@ -515,24 +567,34 @@ def test_one_such_gradient_is_skipped_a_second_halves_the_steps(make_trainer, ca
     assert trainer.progress.steps_skipped == 0
 
 
-def test_many_of_them_end_a_run_that_had_begun_well_with_its_last_good_policy(make_trainer, capsys):
+@pytest.mark.parametrize(
+    ("num_ppo_epochs", "reason"),
+    [(1, "the KL of nan nats"), (3, "5 gradients in a row were not finite")],
+    ids=["kl", "gradients"],
+)
+def test_a_policy_that_breaks_later_gives_way_to_the_last_good_one(
+    make_trainer, capsys, num_ppo_epochs, reason
+):
     calls = 0
-    trainer = make_trainer(num_ppo_epochs=3)
-    vowels = trainer.scorers["reward_model"]
+    trainer = make_trainer(num_ppo_epochs=num_ppo_epochs)
+    score = trainer.scorers["reward_model"]
 
-    def breaks_in_the_third_rollout(prompts, completions):
+    def sets_a_ruinous_rate_in_the_third_rollout(prompts, completions):
         nonlocal calls
         calls += 1
         if calls == 3:
-            return [math.nan] * len(completions)
-        return vowels(prompts, completions)
+            for group in trainer.optimizer.param_groups:
+                group["lr"] = 1e25
+        return score(prompts, completions)
 
-    trainer.scorers = {"reward_model": breaks_in_the_third_rollout}
+    trainer.scorers = {"reward_model": sets_a_ruinous_rate_in_the_third_rollout}
     progress = trainer.train()
-    assert "not finite" in progress.stopped
-    assert progress.num_updates == 2
-    assert "learning rates halved" in capsys.readouterr().out
-    assert all(torch.isfinite(p).all() for p in trainer.actor_critic.policy_parameters)
+    assert reason in progress.stopped
+    assert progress.kept_update == 2
+    assert "the policy after update 2 is kept" in capsys.readouterr().out
+    kept, _ = rollout_of(trainer)
+    assert torch.isfinite(kept.logprobs).all()
+    assert float(kept.kl.abs().max()) < 5
 
 
 def test_adapters_of_another_model_are_left_alone(make_trainer):
