@@ -1,5 +1,6 @@
 """Figures and tables of the PPO benchmark, from what the sides' processes answered."""
 
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -109,13 +110,13 @@ def estimate_floor(
 
 
 def learning_figures(answer: Answer) -> dict[str, float]:
-    """Where a reward curve begins and ends."""
+    """A reward curve in figures."""
     scores = [update.mean_score for update in answer.updates]
     first, last = statistics.mean(scores[:3]), statistics.mean(scores[-5:])
     return {
         "first": first,
+        "mean": statistics.mean(scores),
         "last": last,
-        "gain": last - first,
         "kl": statistics.mean(update.kl for update in answer.updates[-5:]),
     }
 
@@ -136,9 +137,9 @@ def to_json(
         "memory_ratio_135m_separate": memory_share(summaries, "memory_135m"),
         "floor_share": None if share is None else round(share, 3),
     }
-    for name in LEARNING_CASES:
-        result[f"score_gain_{name}"] = {
-            side: [round(learning_figures(answer)["gain"], 3) for answer in learned[name, side]]
+    for name, figure in itertools.product(LEARNING_CASES, ("mean", "last")):
+        result[f"score_{figure}_{name}"] = {
+            side: [round(learning_figures(answer)[figure], 3) for answer in learned[name, side]]
             for side in SIDES
             if (name, side) in learned
         } or None
@@ -227,13 +228,13 @@ def print_floor(floor: dict[str, float]) -> None:
 
 
 def print_learning(learned: Answers) -> None:
-    """The ends of the reward curves."""
+    """The reward curves in figures."""
     if not learned:
         return
-    print("\nreward curves: mean score of the first 3 and the last 5 updates, KL of the last 5")
     print(
-        f"{'':<29}{'seed':>5}" + "".join(f"{head:>9}" for head in ("first", "last", "gain", "KL"))
+        "\nreward curves: mean score of the first 3, all and the last 5 updates, KL of the last 5"
     )
+    print(f"{'':<29}{'seed':>5}" + "".join(f"{head:>9}" for head in ("first", "all", "last", "KL")))
     for (name, side), answers in learned.items():
         for seed, answer in enumerate(answers):
             cells = [f"{value:>9.2f}" for value in learning_figures(answer).values()]

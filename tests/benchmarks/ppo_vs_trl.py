@@ -102,7 +102,7 @@ CASES = {
     "memory_135m": Case("135m", "full", 8, 4, 32, is_timed=False),
     "memory_135m_default": Case("135m", "lora", 8, 4, 32, is_timed=False),
 }
-LEARNING_RATES = {"full": 2e-4, "lora": 1e-3}
+LEARNING_RATES = {"full": 2e-4, "lora": 2e-3}
 """Of the reward curves, policy and value model alike: TRL has one for both."""
 TIMING_LEARNING_RATE = 3e-6  # TRL's default; the replies stay as long as they are
 KL_COEF = 0.05
