@@ -15,10 +15,6 @@ from stages.core.scoring import MANIFEST_FILE, load_reward_model
 
 CPU = torch.device("cpu")
 PROMPTS, REPLIES = ["What is it?", "And that?"], ["A door.", "Nobody knows."]
-DIALOGUE = [
-    {"role": "system", "content": "Be brief."},
-    {"role": "user", "content": "What\nis it?"},
-]
 ONE_NUMBER = (
     "it must return one finite number for each; mend it, then the same command continues the run"
 )
@@ -108,8 +104,12 @@ def test_long_prompts_are_cut_and_line_breaks_left_out():
     def bad(prompts, completions):
         raise ValueError("first\nsecond")
 
+    dialogue = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "What\nis it?"},
+    ]
     assert "ValueError: first second, on the reply to 'system: Be brief. user: What is it?'" in (
-        refusal(checked("bad", bad), [DIALOGUE], ["A door."])
+        refusal(checked("bad", bad), [dialogue], ["A door."])
     )
     shown = refusal(checked("bad", bad), ["long " * 100], ["A door."]).split("'")[1]
     assert shown == ("long " * 100)[:79] + "…"

@@ -23,9 +23,6 @@ DIALOGUE = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "What\nis it?"},
 ]
-ONE_NUMBER = (
-    "it must return one finite number for each; mend it, then the same command continues the run"
-)
 
 
 def refusal(call, *arguments) -> str:
@@ -199,5 +196,6 @@ def test_a_classifier_that_gives_nan_is_refused_with_the_prompt(make_classifier,
     torch.nn.init.constant_(model.score.weight, float("nan"))
     model.save_pretrained(folder)
     assert refusal(load(folder, tokenizer), PROMPTS, REPLIES) == (
-        f"scorer my/folder: returned nan for the reply to 'What is it?'; {ONE_NUMBER}"
+        "scorer my/folder: returned nan for the reply to 'What is it?'; it must return one finite "
+        "number for each; mend it, then the same command continues the run"
     )
