@@ -62,11 +62,11 @@ def _own_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.setenv("RLHF_DATA_ROOT", str(tmp_path))
     yield
     os.environ.pop("MLFLOW_TRACKING_URI", None)
-    tracking = sys.modules.get("stages.core.tracking")
-    if tracking is not None:
-        while tracking.mlflow.active_run() is not None:
-            tracking.mlflow.end_run("KILLED")
-        tracking._current.update(metrics_path=None, active=False)
+    stage_runs = sys.modules.get("stages.core.tracking.stage_runs")
+    if stage_runs is not None:
+        while stage_runs.mlflow.active_run() is not None:
+            stage_runs.mlflow.end_run("KILLED")
+        stage_runs._current.update(metrics_path=None, sender=None)
 
 
 @pytest.fixture(scope="session")

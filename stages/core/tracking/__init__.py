@@ -1,0 +1,61 @@
+"""The only package that imports mlflow: runs, metrics, tables, plots, data sets, model registry.
+
+One parent run a pipeline run, one nested run a stage. ``pipeline_runs`` is the flow's side and
+``stage_runs`` that of a stage's process; ``registry`` holds the model versions, and
+``earlier_results`` finds and fetches what other runs, on other machines too, have finished.
+"""
+
+from stages.core.tracking.client import git_commit, set_up
+from stages.core.tracking.earlier_results import EarlierRun, earlier_run, fetch
+from stages.core.tracking.pipeline_runs import (
+    end_abandoned_runs,
+    end_pipeline_run,
+    end_runs_of_flow,
+    log_report,
+    log_reused,
+    made_in,
+    run_page,
+    start_pipeline_run,
+    suspend_pipeline_run,
+)
+from stages.core.tracking.registry import promote, register_policy, version_tags
+from stages.core.tracking.stage_runs import (
+    FLOW_RUN_VARIABLE,
+    PARENT_RUN_VARIABLE,
+    log_figure,
+    log_metrics,
+    log_result,
+    log_table,
+    report_progress,
+    restart_metrics,
+    stage_run,
+)
+
+__all__ = [
+    "FLOW_RUN_VARIABLE",
+    "PARENT_RUN_VARIABLE",
+    "EarlierRun",
+    "earlier_run",
+    "end_abandoned_runs",
+    "end_pipeline_run",
+    "end_runs_of_flow",
+    "fetch",
+    "git_commit",
+    "log_figure",
+    "log_metrics",
+    "log_report",
+    "log_result",
+    "log_reused",
+    "log_table",
+    "made_in",
+    "promote",
+    "register_policy",
+    "report_progress",
+    "restart_metrics",
+    "run_page",
+    "set_up",
+    "stage_run",
+    "start_pipeline_run",
+    "suspend_pipeline_run",
+    "version_tags",
+]
