@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from flows.up import up
 
             up(console)
+        elif options.command in ("deploy", "worker"):
+            _serve(options, console)
         else:
             _run(options, console)
     except UserError as error:
@@ -76,9 +78,8 @@ def resolve(options: argparse.Namespace) -> PipelineConfig:
 def _run(options: argparse.Namespace, console: Console) -> None:
     config = resolve(options)
     stages = plan.planned_stages(config, options.until_stage)
-    if options.from_stage:
-        plan.position(stages, options.from_stage)
-    plan.check(config, stages)
+    start = plan.position(stages, options.from_stage) if options.from_stage else 0
+    plan.check(config, stages[start:] if options.earlier_run else stages)
     replay = _write_resolved(config)
     with contextlib.ExitStack() as stack:
         api_url = _prefect_api(stack, console)
@@ -91,6 +92,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
                     from_stage=options.from_stage,
                     until_stage=options.until_stage,
                     fresh=options.fresh,
+                    earlier_run=options.earlier_run,
                 )
         finally:
             # The server may be stopped next, and the run's last states must outlive it.
@@ -101,6 +103,28 @@ def _run(options: argparse.Namespace, console: Console) -> None:
             reporter.places["replay"] = f"rlhf run --config {replay}"
             reporter.places["both UIs"] = "make up"
             progress.print_summary(console, reporter)
+
+
+def _serve(options: argparse.Namespace, console: Console) -> None:
+    """Commands that need a standing Prefect server: the user's, or that of ``rlhf up``."""
+    if not os.environ.get("PREFECT_API_URL"):
+        standing = servers.standing_servers()
+        if standing is None:
+            raise UserError(
+                f"rlhf {options.command}: no Prefect server; start one with rlhf up, or set "
+                "PREFECT_API_URL"
+            )
+        os.environ["PREFECT_API_URL"] = f"{standing.prefect_url}/api"
+    if options.command == "worker":
+        importlib.import_module("flows.worker").work(options.pool)
+        return
+    deployments = importlib.import_module("flows.deployments")
+    more = []
+    if options.cron:
+        schedule = deployments.cron(options.cron, options.timezone)
+        more.append(deployments.retraining(options.name, resolve(options), schedule))
+    for name in deployments.deploy(more):
+        console.print(name)
 
 
 def _prefect_api(stack: contextlib.ExitStack, console: Console) -> str:
@@ -130,24 +154,40 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = command.add_subparsers(dest="command", required=True, metavar="command")
     run = commands.add_parser("run", help="run the pipeline; finished stages are reused")
-    run.add_argument("--profile", help=f"one of: {', '.join(PROFILES)}")
-    run.add_argument("--config", metavar="FILE", help="settings as JSON, laid over the profile's")
-    run.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change one setting, such as ppo.kl_coef=0.1; may be given often",
-    )
+    _add_settings(run)
     stages = list(plan.OUTPUTS)
     help_from = "make this stage and all later ones again"
     run.add_argument("--from", dest="from_stage", choices=stages, default="", help=help_from)
     help_until = "stop after this stage"
     run.add_argument("--until", dest="until_stage", choices=stages, default="", help=help_until)
     run.add_argument("--fresh", action="store_true", help="make all stages again")
+    help_earlier = "take the stages before --from from this MLflow run: name, id, or model@alias"
+    run.add_argument("--earlier-run", default="", metavar="RUN", help=help_earlier)
     help_up = "start the Prefect and MLflow servers and serve the deployments"
     commands.add_parser("up", help=help_up)
+    help_deploy = "bring work pools and deployments to the Prefect server"
+    deploy = commands.add_parser("deploy", help=help_deploy)
+    deploy.add_argument(
+        "--name", default="scheduled", help="name of one more, scheduled deployment"
+    )
+    deploy.add_argument("--cron", default="", help="its schedule, such as '0 4 * * 0'")
+    deploy.add_argument("--timezone", default="UTC", help="of the schedule, such as Europe/Berlin")
+    _add_settings(deploy)
+    worker = commands.add_parser("worker", help="run what is due on a work pool, until Ctrl-C")
+    worker.add_argument("pool", help="cpu or gpu")
     return command
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--profile", help=f"one of: {', '.join(PROFILES)}")
+    command.add_argument("--config", metavar="FILE", help="settings as JSON, over the profile's")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one setting, such as ppo.kl_coef=0.1; may be given often",
+    )
 
 
 def _setting(text: str) -> tuple[str, str]:

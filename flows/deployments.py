@@ -1,34 +1,267 @@
-"""The ``align`` flow as one deployment a profile, served by a process that ``rlhf up`` starts."""
+"""What can be triggered and scheduled: work pools, deployments, and the watch over dead runs.
 
-from prefect import serve
+``rlhf deploy`` brings this to a Prefect server. ``prefect.yaml`` says the same for those who deploy
+with Prefect's own command: ``python -m flows.deployments`` writes it, and a test compares them.
+"""
+
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.objects import (
+    ConcurrencyLimitConfig,
+    ConcurrencyLimitStrategy,
+    StateType,
+)
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
+from prefect.events import EventTrigger, Posture
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore
+from prefect.schedules import Cron, Schedule
 from prefect.types.entrypoint import EntrypointType
 
+from flows import stage_flows
+from flows.environment import CHECKOUT
 from flows.pipeline import align
 from flows.profiles import PROFILES
+from flows.promotion import promote
+from stages.core.artifacts import write_atomically
+from stages.core.config import PipelineConfig
+from stages.core.errors import UserError
+
+POOLS: dict[str, int | None] = {"cpu": None, "gpu": 1}
+"""Work pools, and how many of their runs may run at once."""
+ONE_AFTER_THE_OTHER = ConcurrencyLimitConfig(
+    limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE
+)
+NO_SECOND = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+RETRAIN_SCHEDULE = Cron("0 4 * * 0", timezone="UTC", active=False, slug="weekly", parameters={})
+HEARTBEAT_AUTOMATION = "rlhf: runs without a heartbeat are crashed"
+HEARTBEAT_SECONDS = 120
+"""Four missed heartbeats (PREFECT_FLOWS_HEARTBEAT_FREQUENCY): a long, healthy run sends them."""
+STATES = ("Completed", "Failed", "Crashed", "Cancelled", "Suspended", "Paused", "AwaitingRetry")
+HEADER = "# Written by `python -m flows.deployments`, and checked by the tests: change it there.\n"
 
 
 def deployments() -> list[RunnerDeployment]:
-    """One deployment a profile; its run form shows every setting of the profile."""
-    made = []
-    for name, make in PROFILES.items():
-        deployment = align.to_deployment(
-            name=name,
-            description=(make.__doc__ or "").strip(),
-            parameters={"config": make().model_dump(mode="json")},
-            tags=[name],
-            # By module, since the flow's package must be importable by its name.
-            entrypoint_type=EntrypointType.MODULE_PATH,
+    """All deployments: the chain once a profile, its retraining, and each stage on each pool."""
+    made = [
+        _deployment(
+            align,
+            name,
+            (make.__doc__ or "").strip(),
+            "gpu" if make().compute.device == "cuda" else "cpu",
+            {"config": make().model_dump(mode="json")},
         )
-        assert isinstance(deployment, RunnerDeployment)  # a coroutine only inside an event loop
-        made.append(deployment)
+        for name, make in PROFILES.items()
+    ]
+    made.append(retraining("retrain", PROFILES["cpu-demo"](), RETRAIN_SCHEDULE))
+    for stage_flow in (
+        stage_flows.pretrain,
+        stage_flows.sft,
+        stage_flows.reward_model,
+        stage_flows.ppo,
+        stage_flows.evaluate,
+    ):
+        made += [
+            _deployment(stage_flow, f"on-{pool}", _summary(stage_flow), pool) for pool in POOLS
+        ]
+    for other in (stage_flows.prepare_data, promote):
+        made.append(_deployment(other, "on-cpu", _summary(other), "cpu"))
     return made
 
 
-def main() -> None:
-    """Serve the deployments, one run at a time, until this process is ended."""
-    serve(*deployments(), limit=1, print_starting_message=False)
+def retraining(name: str, config: PipelineConfig, schedule: Schedule) -> RunnerDeployment:
+    """The whole chain on a schedule. Stages whose data and settings have not changed are reused; a
+    run that is due while the last one still runs is cancelled.
+
+    Raises:
+        UserError: the schedule falls where clocks change.
+    """
+    check_schedule(schedule)
+    return _deployment(
+        align,
+        name,
+        "The whole chain on a schedule; what has not changed is reused.",
+        "gpu" if config.compute.device == "cuda" else "cpu",
+        {"config": config.model_dump(mode="json")},
+        schedule,
+        NO_SECOND,
+    )
+
+
+def cron(line: str, timezone: str) -> Schedule:
+    """A schedule of five cron fields in a time zone.
+
+    Raises:
+        UserError: either cannot be read.
+    """
+    try:
+        return Cron(line, timezone=timezone)
+    except ValueError as error:
+        raise UserError(f"schedule {line!r} ({timezone}): {error}") from None
+
+
+def check_schedule(schedule: Schedule) -> None:
+    """Refuse cron schedules between 01:00 and 03:00 local time.
+
+    Raises:
+        UserError: in these hours clocks change: a run would be skipped, doubled or early.
+    """
+    fields = (schedule.cron or "").split()
+    if len(fields) != 5:
+        raise UserError(f"schedule {schedule.cron!r}: must be a cron line of five fields")
+    if schedule.timezone in (None, "", "UTC"):
+        return
+    hours = {part.partition("-")[0] for part in fields[1].split(",")}
+    if hours & {"1", "01", "2", "02", "*"}:
+        raise UserError(
+            f"schedule {schedule.cron!r} ({schedule.timezone}): between 01:00 and 03:00 clocks "
+            "change twice a year; choose another hour, or the time zone UTC"
+        )
+
+
+def deploy(more: list[RunnerDeployment] | None = None) -> list[str]:
+    """Bring pools, deployments and the automation to the server; return the deployments' names.
+
+    What is there already is brought up to date; limits that somebody set on a pool stay.
+    """
+    make_pools()
+    names = []
+    for deployment in [*deployments(), *(more or [])]:
+        deployment.apply()
+        names.append(f"{deployment.flow_name}/{deployment.name}")
+    _watch_heartbeats()
+    return names
+
+
+def make_pools() -> None:
+    """Make the work pools that are not there yet."""
+    with get_client(sync_client=True) as client:
+        there = {pool.name for pool in client.read_work_pools()}
+        for name in POOLS.keys() - there:
+            client.create_work_pool(WorkPoolCreate(name=name, type="process"))
+            if POOLS[name] is not None:
+                client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=POOLS[name]))
+
+
+def prefect_yaml() -> str:
+    """The text of ``prefect.yaml``."""
+    body = {
+        "name": "rlhf-flows",
+        "prefect-version": "3.8.8",
+        "build": None,
+        "push": None,
+        "pull": None,
+        "deployments": [_as_yaml(deployment) for deployment in deployments()],
+    }
+    return HEADER + yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=100)
+
+
+# ------------------------------------------------------------------------------------ helpers
+
+
+def _deployment(
+    stage_flow: Flow[..., Any],
+    name: str,
+    description: str,
+    pool: str,
+    parameters: Mapping[str, Any] | None = None,
+    schedule: Schedule | None = None,
+    limit: ConcurrencyLimitConfig = ONE_AFTER_THE_OTHER,
+) -> RunnerDeployment:
+    made = stage_flow.to_deployment(
+        name=name,
+        description=" ".join(description.split()),
+        parameters=dict(parameters or {}),
+        tags=[name],
+        schedules=[schedule] if schedule else [],
+        concurrency_limit=limit,
+        work_pool_name=pool,
+        # By module, since the flow's package must be importable by its name.
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    assert isinstance(made, RunnerDeployment)  # a coroutine only inside an event loop
+    return made
+
+
+def _summary(stage_flow: Flow[..., Any]) -> str:
+    return (stage_flow.fn.__doc__ or "").split("\n\n")[0]
+
+
+def _watch_heartbeats() -> None:
+    """Runs whose machine is gone become Crashed; those of a machine that is there are found sooner
+    by its worker (``flows.recovery``)."""
+    ends = {f"prefect.flow-run.{state}" for state in STATES}
+    automation = AutomationCore(
+        name=HEARTBEAT_AUTOMATION,
+        description="A machine that was switched off cannot say so itself.",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.heartbeat", *ends},
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=datetime.timedelta(seconds=HEARTBEAT_SECONDS),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                name="Crashed",
+                state=StateType.CRASHED,
+                force=True,
+                message=f"No sign of life for {HEARTBEAT_SECONDS} s: the machine or its network.",
+            )
+        ],
+    )
+    with get_client(sync_client=True) as client:
+        known = client.read_automations_by_name(HEARTBEAT_AUTOMATION)
+        if known:
+            client.update_automation(known[0].id, automation)
+        else:
+            client.create_automation(automation)
+
+
+def _as_yaml(deployment: RunnerDeployment) -> dict[str, Any]:
+    limit = deployment.concurrency_options
+    assert limit is not None
+    schedules = [
+        {
+            "cron": item.schedule.cron,
+            "timezone": item.schedule.timezone,
+            "active": item.active,
+            "slug": item.slug,
+        }
+        for item in deployment.schedules or []
+        if isinstance(item.schedule, CronSchedule)
+    ]
+    return {
+        "name": deployment.name,
+        "description": deployment.description,
+        "entrypoint": deployment.entrypoint,
+        "tags": deployment.tags,
+        "work_pool": {"name": deployment.work_pool_name},
+        "concurrency_limit": {
+            "limit": deployment.concurrency_limit,
+            "collision_strategy": limit.collision_strategy.value,
+        },
+        **({"schedules": schedules} if schedules else {}),
+        "parameters": _changed(deployment.parameters),
+    }
+
+
+def _changed(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters without the settings that stand at their defaults."""
+    if "config" not in parameters:
+        return dict(parameters)
+    config = PipelineConfig.model_validate(parameters["config"])
+    return {**parameters, "config": config.model_dump(mode="json", exclude_defaults=True)}
 
 
 if __name__ == "__main__":
-    main()
+    write_atomically(CHECKOUT / "prefect.yaml", prefect_yaml())

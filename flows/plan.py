@@ -1,7 +1,7 @@
 """Which stages a configuration has, what each one needs, and the checks before anything runs."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -19,6 +19,11 @@ from stages.core.sources import source_files
 
 StageName = Literal[
     "collect", "clean", "base_model", "tokenizer", "pretrain",
+    "sft", "reward_model", "ppo", "evaluate",
+]  # fmt: skip
+
+OptionalStageName = Literal[
+    "", "collect", "clean", "base_model", "tokenizer", "pretrain",
     "sft", "reward_model", "ppo", "evaluate",
 ]  # fmt: skip
 
@@ -83,23 +88,16 @@ def stage_config(config: PipelineConfig, stage: str) -> StageConfig:
     return section
 
 
-def check(config: PipelineConfig, stages: tuple[str, ...]) -> None:
+def check(config: PipelineConfig, stages: Sequence[str]) -> None:
     """Find what is missing before anything runs.
 
     Raises:
         UserError: a file of the configuration does not exist, or a planned stage has no data.
     """
-    for stage in stages:
-        for kind in NEEDED_DATA.get(stage, ()):
-            if not getattr(config.collect, kind).paths:
-                raise UserError(
-                    f"collect.{kind}.paths is empty, but stage {stage} needs this data: give "
-                    f"files, globs or folders with --set collect.{kind}.paths=…"
-                )
-    if not any(getattr(config.collect, kind).paths for kind in DATA_KINDS):
-        raise UserError("collect has no data: set collect.documents.paths or another kind's")
-    _source_files(config)
-    _check_base_model(config)
+    if "collect" in stages:
+        _check_data(config, stages)
+    if "base_model" in stages:
+        _check_base_model(config)
     if "ppo" in stages:
         for name, place in config.ppo.scorers.items():
             setting = f"ppo.scorers.{name}"
@@ -128,33 +126,33 @@ def stage_inputs(
         }
         return schema.CollectInputs.model_validate(artifacts), ()
     if stage == "clean":
-        return schema.CleanInputs(datasets=_as(Datasets, outputs["collect"])), ("collect",)
+        return schema.CleanInputs(datasets=_of(Datasets, outputs, "collect", stage)), ("collect",)
     if stage == "base_model":
         path = _find(config.base_model.source)
         source = make_artifact("model", path) if path else None
         return schema.BaseModelInputs(source=source), ()
-    data = _as(Datasets, outputs["clean"])
+    data = _of(Datasets, outputs, "clean", stage)
     if stage == "tokenizer":
         return schema.TokenizerInputs(documents=_given(data.documents)), ("clean",)
     if stage == "pretrain":
         if "base_model" in outputs:
-            model = _as(schema.ModelOutputs, outputs["base_model"]).model
+            model = _of(schema.ModelOutputs, outputs, "base_model", stage).model
             inputs = schema.PretrainInputs(documents=_given(data.documents), model=model)
             return inputs, ("clean", "base_model")
-        tokenizer = _as(schema.TokenizerOutputs, outputs["tokenizer"]).tokenizer
+        tokenizer = _of(schema.TokenizerOutputs, outputs, "tokenizer", stage).tokenizer
         inputs = schema.PretrainInputs(documents=_given(data.documents), tokenizer=tokenizer)
         return inputs, ("clean", "tokenizer")
     base_stage = "pretrain" if "pretrain" in outputs else "base_model"
-    base = _as(schema.ModelOutputs, outputs[base_stage]).model
+    base = _of(schema.ModelOutputs, outputs, base_stage, stage).model
     if stage == "sft":
         return schema.SFTInputs(model=base, sft=_given(data.sft)), ("clean", base_stage)
-    sft = _as(schema.SFTOutputs, outputs["sft"]).model
+    sft = _of(schema.SFTOutputs, outputs, "sft", stage).model
     if stage == "reward_model":
         reward_model_inputs = schema.RewardModelInputs(
             model=sft, preferences=_given(data.preferences), prompts=_given(data.prompts)
         )
         return reward_model_inputs, ("clean", "sft")
-    reward_model = _as(schema.RewardModelOutputs, outputs["reward_model"]).reward_model
+    reward_model = _of(schema.RewardModelOutputs, outputs, "reward_model", stage).reward_model
     if stage == "ppo":
         ppo_inputs = schema.PPOInputs(
             model=sft,
@@ -168,7 +166,7 @@ def stage_inputs(
             },
         )
         return ppo_inputs, ("clean", "sft", "reward_model")
-    ppo = _as(schema.PPOOutputs, outputs["ppo"])
+    ppo = _of(schema.PPOOutputs, outputs, "ppo", stage)
     evaluate_inputs = schema.EvaluateInputs(
         base=base,
         sft=sft,
@@ -187,7 +185,15 @@ def stage_inputs(
 # ------------------------------------------------------------------------------------ helpers
 
 
-def _as(kind: type[Model], value: Frozen) -> Model:
+def _of(kind: type[Model], outputs: Mapping[str, Frozen], source: str, stage: str) -> Model:
+    """What stage ``source`` returned, which ``stage`` needs."""
+    if source not in outputs:
+        there = ", ".join(outputs) or "none"
+        raise UserError(
+            f"stage {stage} needs the result of stage {source}, which the earlier run does not "
+            f"have (its finished stages: {there}); name a run that has it, or run {source} first"
+        )
+    value = outputs[source]
     assert isinstance(value, kind)
     return value
 
@@ -196,6 +202,19 @@ def _given(artifact: Artifact | None) -> Artifact:
     if artifact is None:
         raise UserError("the cleaned data lacks a kind that was configured; see the log of clean")
     return artifact
+
+
+def _check_data(config: PipelineConfig, stages: Sequence[str]) -> None:
+    for stage in stages:
+        for kind in NEEDED_DATA.get(stage, ()):
+            if not getattr(config.collect, kind).paths:
+                raise UserError(
+                    f"collect.{kind}.paths is empty, but stage {stage} needs this data: give "
+                    f"files, globs or folders with --set collect.{kind}.paths=…"
+                )
+    if not any(getattr(config.collect, kind).paths for kind in DATA_KINDS):
+        raise UserError("collect has no data: set collect.documents.paths or another kind's")
+    _source_files(config)
 
 
 def _source_files(config: PipelineConfig) -> dict[str, tuple[Path, ...]]:

@@ -48,7 +48,8 @@ FIGURES = {
 }
 """The figures worth a place on the terminal, by stage, as they are called after the last slash."""
 
-State = str  # done, reused, failed, interrupted, running
+State = str  # done, reused, fetched, failed, interrupted, running
+ENDED_WELL = {"done": ("✓", "green"), "reused": ("✓", "cyan"), "fetched": ("✓", "cyan")}
 
 
 @dataclass
@@ -85,30 +86,45 @@ class Reporter:
         self.rows[stage] = StageRow(stage, state, seconds, metrics)
 
 
+class Pace:
+    """How fast a stage's steps come. A resumed stage begins with a later step than the first."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+
+    def text(self, stage: str, event: Mapping[str, Any], now: float) -> str:
+        """Step of all steps, time left, and the stage's figures; ``now`` in seconds."""
+        step, total = event["step"], max(event["total"], 1)
+        if self._first is None:
+            self._first = now, step
+        began, first = self._first
+        steps = step - first
+        left = duration((now - began) * (total - step) / steps) if steps > 0 else ""
+        shown = f"{step}/{total}" + (f", about {left} left" if left else "")
+        return f"{shown}  {figures_text(stage, event['metrics'])}".rstrip()
+
+
 class PlainReporter(Reporter):
     """Lines for a log file: start and end of each stage, and one about every 20 s between."""
 
     def __init__(self, write: Callable[[str], object]) -> None:
         super().__init__()
         self._write = write
-        self._began = self._last_line = 0.0
+        self._pace = Pace()
+        self._last_line = 0.0
 
     def start(self, stage: str) -> None:
         tried_before = stage in self.rows
         super().start(stage)
-        self._began = self._last_line = time.monotonic()
+        self._pace, self._last_line = Pace(), time.monotonic()
         self._write(f"{stage}: {'trying again' if tried_before else 'started'}")
 
     def advance(self, stage: str, event: Mapping[str, Any]) -> None:
         now = time.monotonic()
-        if now - self._last_line < SECONDS_BETWEEN_LINES:
-            return
-        self._last_line = now
-        step, total = event["step"], max(event["total"], 1)
-        left = (now - self._began) * (total - step) / step if step else None
-        shown = f", about {duration(left)} left" if left is not None else ""
-        figures = figures_text(stage, event["metrics"])
-        self._write(f"{stage}: {step}/{total}{shown}{'  ' if figures else ''}{figures}")
+        text = self._pace.text(stage, event, now)
+        if now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            self._write(f"{stage}: {text}")
 
     def warn(self, stage: str, text: str) -> None:
         self._write(f"{stage}: {text}")
@@ -151,7 +167,7 @@ class LiveReporter(Reporter):
         figures = figures_text(stage, metrics, limit=2)
         task = self._tasks[stage]
         self._progress.update(task, state=state, figures=figures)
-        if state in ("done", "reused"):
+        if state in ENDED_WELL:
             self._progress.update(task, completed=1, total=1)
         self._progress.stop_task(task)
 
@@ -167,7 +183,7 @@ class _StateColumn(ProgressColumn):
         state = task.fields["state"]
         if state == "running":
             return self._spinner.render(task)
-        sign, style = {"done": ("✓", "green"), "reused": ("✓", "cyan")}.get(state, ("✗", "red"))
+        sign, style = ENDED_WELL.get(state, ("✗", "red"))
         return Text(sign, style=style)
 
 
@@ -180,8 +196,8 @@ class _ClockColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         state = task.fields["state"]
-        if state == "reused":
-            return Text("reused", style="cyan")
+        if state in ("reused", "fetched"):
+            return Text(state, style="cyan")
         if state == "running" and task.total:
             return self._left.render(task) + Text(" left", style="dim")
         return self._elapsed.render(task)

@@ -126,7 +126,7 @@ def spawn(
             cwd=CHECKOUT,
             env={**inherited, "PYTHONUNBUFFERED": "1", **environment},
             start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,
         )
 
 
@@ -252,6 +252,7 @@ def mlflow_address() -> str:
     return standing.mlflow_url if standing else f"http://{HOST}:{MLFLOW_PORT}"
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Ask Linux to end this process when the thread that started it is gone; for ``preexec_fn``."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)

@@ -24,7 +24,12 @@ from stages.core import config as schema
 from stages.core import tracking
 from stages.core.artifacts import CHECKPOINTS, StageResult, data_root, folder_files, write_result
 from stages.core.errors import UserError
-from stages.core.launch import ERROR_PREFIX, SPEC_FILE, USER_ERROR_EXIT_CODE
+from stages.core.launch import (
+    ERROR_PREFIX,
+    OUT_OF_MEMORY_LINE,
+    SPEC_FILE,
+    USER_ERROR_EXIT_CODE,
+)
 
 MIN_FREE_BYTES = 200 * 2**20
 
@@ -45,6 +50,8 @@ def main(out_dir: Path) -> int:
         if _is_disk_full(error):
             return _refuse(f"no space left on the disk of {out_dir}; free some and run again")
         traceback.print_exc()
+        if _is_out_of_memory(error):
+            print(OUT_OF_MEMORY_LINE, flush=True)
         return 1
     return 0
 
@@ -120,6 +127,12 @@ def _is_disk_full(error: BaseException) -> bool:
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     signs = ("No space left on device", "unexpected pos", "iostream error")
     return full or any(sign in str(error) for sign in signs)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Of a GPU or of the machine; torch's error on the CPU is a plain RuntimeError."""
+    signs = ("out of memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
 
 
 def _refuse(message: str) -> int:

@@ -12,7 +12,7 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[1]
 TOP_LEVEL = {
     ".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "Makefile", "README.md", "data", "flows",
-    "pyproject.toml", "requirements.lock", "stages", "tests",
+    "prefect.yaml", "pyproject.toml", "requirements.lock", "stages", "tests",
 }  # fmt: skip
 MAX_FILE_BYTES = 1_200_000
 PYPROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stages.core.artifacts import Artifact
+from stages.core.form import complete_schema, field_title, section_title
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -23,8 +24,9 @@ class Frozen(BaseModel):
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,
-        # The heading of a section in the run form.
-        model_title_generator=lambda model: model.__name__.removesuffix("Config"),
+        model_title_generator=section_title,
+        field_title_generator=field_title,
+        json_schema_extra=complete_schema,
     )
 
 
@@ -554,6 +556,18 @@ class EvaluateOutputs(Frozen):
 # --------------------------------------------------------------------------------------- pipeline
 
 
+class ApprovalConfig(Frozen):
+    """Where a run stops and asks a person. It is suspended meanwhile: no process, no GPU memory."""
+
+    before_ppo: Literal["off", "ask"] = "off"
+    """ask: show the reward model's figures and wait for a yes before PPO begins."""
+    promotion: Literal["off", "ask", "auto"] = "off"
+    """What follows the evaluation. off: the policy stays challenger; ask: a person decides whether
+    it becomes champion; auto: it does, for schedules that nobody watches."""
+    timeout_hours: Positive = 72.0
+    """A question that nobody answers ends the run after this time, hours."""
+
+
 class PipelineConfig(Frozen):
     """One run of the whole chain."""
 
@@ -571,6 +585,7 @@ class PipelineConfig(Frozen):
     reward_model: RewardModelConfig = RewardModelConfig()
     ppo: PPOConfig = PPOConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    approval: ApprovalConfig = ApprovalConfig()
 
     @model_validator(mode="before")
     @classmethod

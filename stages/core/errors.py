@@ -1,4 +1,4 @@
-"""The two ways in which a stage ends without a result."""
+"""The ways in which a stage ends without a result."""
 
 
 class UserError(Exception):
@@ -11,3 +11,8 @@ class UserError(Exception):
 
 class StageCrashedError(Exception):
     """A stage's process ended without a result: killed, out of memory, a defect. Worth a retry."""
+
+
+class StageOutOfMemoryError(StageCrashedError):
+    """The stage's process ran out of the device's or the machine's memory. Worth another try with a
+    smaller micro batch."""

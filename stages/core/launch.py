@@ -28,15 +28,16 @@ from stages.core.artifacts import (
     write_atomically,
 )
 from stages.core.config import Compute, Frozen, StageConfig
-from stages.core.errors import StageCrashedError, UserError
+from stages.core.errors import StageCrashedError, StageOutOfMemoryError, UserError
 
 SPEC_FILE = "spec.json"
 USER_ERROR_EXIT_CODE = 2
 PROGRESS_PREFIX = "::progress "
 ERROR_PREFIX = "::error "
+OUT_OF_MEMORY_LINE = "::out-of-memory"
 WARNING_PREFIX = "warning: "
 """Begins the lines of a stage that the terminal shows, too."""
-TERMINATE_GRACE_SECONDS = 10
+TERMINATE_GRACE_SECONDS = 5
 LOAD_INTERVAL_SECONDS = 0.3
 BUSY_PERCENT = 40.0
 """Share of all cores that other processes use, from which on they count as busy."""
@@ -90,6 +91,7 @@ def run_stage(
 
     Raises:
         UserError: the stage refused its data or settings, or another run is at work on it.
+        StageOutOfMemoryError: the memory of the device or the machine was not enough.
         StageCrashedError: the process ended without a result.
     """
     out_dir = stage_folder(config, inputs)
@@ -173,8 +175,9 @@ def _run_process(
         start_new_session=True,
     )
     assert process.stdout is not None
-    error = ""
+    error, out_of_memory = "", False
     last_lines: list[str] = []
+    kills_before = _out_of_memory_kills()
     try:
         for line in process.stdout:
             line = line.rstrip("\n")
@@ -185,6 +188,9 @@ def _run_process(
             if line.startswith(ERROR_PREFIX):
                 error = line.removeprefix(ERROR_PREFIX)
                 continue
+            if line == OUT_OF_MEMORY_LINE:
+                out_of_memory = True
+                continue
             log.write(line + "\n")
             log.flush()
             last_lines = [*last_lines[-9:], line]
@@ -194,8 +200,20 @@ def _run_process(
         _end_group(process)
     if code != 0 and error:  # torchrun ends with a code of its own
         raise UserError(f"{stage}: {error}")
+    if code != 0 and (out_of_memory or _out_of_memory_kills() > kills_before):
+        raise StageOutOfMemoryError(f"{stage} ran out of memory; whole log: {log.name}")
     if code != 0:
         raise StageCrashedError(_crash_message(stage, code, log.name, last_lines))
+
+
+def _out_of_memory_kills() -> int:
+    """Processes that the kernel has killed for want of memory since the machine started."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0
 
 
 def _waiting_policy(load_percent: float) -> dict[str, str]:
@@ -219,7 +237,7 @@ def _progress_event(line: str) -> dict[str, Any] | None:
 
 def _crash_message(stage: str, code: int, log_name: str, last_lines: list[str]) -> str:
     if code == -signal.SIGKILL:
-        cause = "was killed (out of memory? lower compute.micro_batch_size)"
+        cause = "was killed"
     elif code < 0:
         cause = f"was ended by {signal.Signals(-code).name}"
     else:

@@ -110,7 +110,10 @@ def test_a_changed_setting_makes_only_what_depends_on_it(straight, tmp_path):
     assert states == dict.fromkeys(STAGES[:6], "reused") | {"ppo": "done", "evaluate": "done"}
 
 
-def test_a_damaged_stage_is_made_again_with_the_same_result(straight, tmp_path):
+@pytest.mark.parametrize("store", ["with artifacts", "empty"])
+def test_a_damaged_stage_is_fetched_or_made_again(store, straight, tmp_path, monkeypatch):
+    if store == "empty":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     root = tmp_path / "data"
     shutil.copytree(straight, root)
     (weights,) = (root / "runs" / "sft").glob("*/model/model.safetensors")
@@ -118,8 +121,8 @@ def test_a_damaged_stage_is_made_again_with_the_same_result(straight, tmp_path):
     content[-1] ^= 1
     weights.write_bytes(content)
     shutil.rmtree(root / "runs" / "tokenizer")
-    made = {"tokenizer": "done", "sft": "done"}
-    assert run(root) == dict.fromkeys(STAGES, "reused") | made
+    state = "done" if store == "empty" else "fetched"
+    assert run(root) == dict.fromkeys(STAGES, "reused") | {"tokenizer": state, "sft": state}
 
 
 def kill(process: psutil.Process) -> None:

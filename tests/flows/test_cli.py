@@ -94,9 +94,12 @@ def test_run_makes_then_reuses_and_writes_nothing_at_home(
     config_file: Path,
     tmp_path: Path,
     prefect_rows: Callable[[str], list[tuple[str, ...]]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     home = tmp_path / "home"
     home.mkdir()
+    # Not the store that the tests share: what another test made would be fetched.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     command = _command("run", "--config", str(config_file), "--until", "clean")
     for state in ("done", "reused"):
         ended = subprocess.run(

@@ -9,7 +9,7 @@ def _event(step: int, total: int, **metrics: float | str) -> dict[str, object]:
 
 
 def test_plain_lines_at_start_and_end_and_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 1.0, 30.0, 31.0])
+    clock = iter([0.0, 1.0, 30.0, 31.0])  # start, and one a step
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     lines: list[str] = []
     reporter = progress.PlainReporter(lines.append)
@@ -20,7 +20,7 @@ def test_plain_lines_at_start_and_end_and_now_and_then(monkeypatch: pytest.Monke
     reporter.end("pretrain", "done", 125.0, {"bits_per_byte": 1.234, "num_parameters": 3e6})
     assert lines == [
         "pretrain: started",
-        "pretrain: 25/100, about 1 min 30 s left  loss 3.21",
+        "pretrain: 25/100, about 1 min 31 s left  loss 3.21",
         "pretrain: done in 2 min 05 s  bits per byte 1.23",
     ]
 

@@ -3,6 +3,7 @@
 One parent run a pipeline run, one nested run a stage. ``pipeline_runs`` is the flow's side and
 ``stage_runs`` that of a stage's process; ``registry`` holds the model versions, and
 ``earlier_results`` finds and fetches what other runs, on other machines too, have finished.
+``client`` must be imported first: it makes the import of mlflow lazy.
 """
 
 from stages.core.tracking.client import git_commit, set_up

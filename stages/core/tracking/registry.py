@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import mlflow
+
 from stages.core.errors import UserError
-from stages.core.tracking.client import PatientClient, mlflow, patiently
+from stages.core.tracking.client import PatientClient, patiently
 
 POLICY = "rlhf-policy"
 CHALLENGER, CHAMPION = "challenger", "champion"
@@ -67,15 +69,16 @@ def find_version(client: PatientClient, name: str, which: str) -> Any:
         ) from None
 
 
-def promote(which: str) -> str:
+def promote(which: str, comment: str = "") -> str:
     """Give the alias ``champion`` to the version of ``rlhf-policy`` that ``which`` names: an alias
-    or a number. Returns the version's number.
+    or a number. The ``comment`` is kept as a tag. Returns the version's number.
 
     Raises:
         UserError: there is no such version.
     """
     client = PatientClient()
     version = find_version(client, POLICY, which)
+    client.set_model_version_tag(POLICY, version.version, "promotion_comment", comment)
     client.set_registered_model_alias(POLICY, CHAMPION, version.version)
     return str(version.version)
 

@@ -1,5 +1,6 @@
 """Sends what a training stage records in the background, in order, however long MLflow is away."""
 
+import functools
 import logging
 import queue
 import threading
@@ -7,7 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from stages.core.tracking.client import PatientClient, mlflow
+import mlflow
+
+from stages.core.tracking.client import PatientClient
 
 SECONDS_BETWEEN_SENDINGS = 1.0
 MAX_METRICS = 1000
@@ -58,10 +61,10 @@ class Sender:
                 if isinstance(record, list):
                     batch += record
                 elif record is not None:
-                    self._try(lambda metrics=batch: self._send(metrics))
+                    self._try(functools.partial(self._send, batch))
                     self._try(record)
                     batch = []
-            self._try(lambda metrics=batch: self._send(metrics))
+            self._try(functools.partial(self._send, batch))
 
     def _send(self, metrics: list[Any]) -> None:
         for start in range(0, len(metrics), MAX_METRICS):

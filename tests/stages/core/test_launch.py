@@ -248,7 +248,7 @@ def test_a_crash_can_be_retried_while_its_error_is_still_at_hand(tmp_path):
 @pytest.mark.parametrize(
     ("code", "cause"),
     [
-        (-signal.SIGKILL, "was killed (out of memory? lower compute.micro_batch_size)"),
+        (-signal.SIGKILL, "was killed"),
         (-signal.SIGSEGV, "was ended by SIGSEGV"),
         (1, "ended with code 1"),
     ],
@@ -340,7 +340,7 @@ def test_a_killed_stage_is_a_crash_and_its_flow_lives(running):
     stage.kill()
     _, errors = flow.communicate(timeout=30)
     assert flow.returncode == 1
-    assert "StageCrashedError: tokenizer was killed (out of memory?" in errors
+    assert "StageCrashedError: tokenizer was killed;" in errors
 
 
 @pytest.mark.slow

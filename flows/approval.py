@@ -1,0 +1,106 @@
+"""Questions to a person, asked by suspending the run: its process ends and the GPU is free until
+somebody answers on the run's page, and the run then goes on where it was."""
+
+from typing import Literal, TypeVar
+
+import prefect.runtime
+from prefect import suspend_flow_run
+from prefect.input import RunInput
+from pydantic import Field
+
+from flows.profiles import override
+from stages.core.config import PipelineConfig
+from stages.core.errors import UserError
+
+SECONDS_AN_HOUR = 3600
+MAX_QUESTIONS = 20
+
+
+class BeforePPO(RunInput):
+    """Whether PPO may begin with this reward model, and how far it may move the policy."""
+
+    decision: Literal["start PPO", "stop"] = Field(
+        "start PPO", title="Decision", description="stop ends the run here; its results are kept."
+    )
+    kl_coef: float = Field(
+        0.05, ge=0, title="KL coef", description="Weight of the KL penalty. Allowed: at least 0."
+    )
+    comment: str = Field("", title="Comment", description="Kept with the run.")
+
+
+class Promotion(RunInput):
+    """Whether the evaluated policy becomes champion."""
+
+    decision: Literal["promote", "leave as challenger"] = Field(
+        "leave as challenger", title="Decision", description="promote: it becomes the champion."
+    )
+    comment: str = Field("", title="Comment", description="Kept with the model version.")
+
+
+Answer = TypeVar("Answer", BeforePPO, Promotion)
+
+
+class StoppedByPersonError(Exception):
+    """Somebody answered that the run shall end here."""
+
+
+def check(config: PipelineConfig) -> None:
+    """Whether questions can be asked where this run runs.
+
+    Raises:
+        UserError: only runs of a deployment can be suspended.
+    """
+    approval = config.approval
+    if prefect.runtime.deployment.id:
+        return
+    for name in ("before_ppo", "promotion"):
+        if getattr(approval, name) == "ask":
+            others = "off" if name == "before_ppo" else "off or auto"
+            raise UserError(
+                f"approval.{name} = ask suspends the run, which only deployed runs can: start it "
+                f"from the Prefect UI (rlhf up), or set approval.{name} to {others}"
+            )
+
+
+def before_ppo(config: PipelineConfig, figures: str) -> PipelineConfig:
+    """Ask whether PPO may begin; return the configuration with the answer's ``kl_coef``.
+
+    An answer that is not allowed is asked for again, with the reason.
+
+    Args:
+        figures: Markdown on the reward model, shown above the form.
+
+    Raises:
+        StoppedByPersonError: the answer is to stop.
+    """
+    problem = ""
+    for number in range(MAX_QUESTIONS):
+        question = BeforePPO.with_initial_data(
+            description=problem + figures, kl_coef=config.ppo.kl_coef
+        )
+        answer = _ask(question, config, f"before-ppo-{number}")
+        if answer.decision == "stop":
+            raise StoppedByPersonError(f"stopped before PPO. {answer.comment}".strip())
+        try:  # the form does not hold the limits of settings that it fills in
+            return override(config, {"ppo.kl_coef": answer.kl_coef})
+        except UserError as error:
+            problem = f"**The last answer was refused: {error}**\n\n"
+    raise UserError(f"approval before PPO: {MAX_QUESTIONS} answers in a row were refused")
+
+
+def promotion(config: PipelineConfig, report: str) -> Promotion:
+    """Ask whether the policy becomes champion.
+
+    Args:
+        report: Markdown shown above the form.
+    """
+    return _ask(Promotion.with_initial_data(description=report), config, "promotion")
+
+
+# ------------------------------------------------------------------------------------ helpers
+
+
+def _ask(question: type[Answer], config: PipelineConfig, key: str) -> Answer:
+    """Suspend until the question is answered. When the run begins again, the answer is there."""
+    timeout = int(config.approval.timeout_hours * SECONDS_AN_HOUR)
+    return suspend_flow_run(wait_for_input=question, timeout=timeout, key=key)

@@ -1,0 +1,135 @@
+"""A chain of stages inside a flow run: its MLflow run, one task a stage, and how it ends."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import prefect.runtime
+from prefect.artifacts import create_link_artifact
+from prefect.client.schemas.objects import State
+from prefect.exceptions import Pause
+from prefect.settings import PREFECT_UI_URL
+
+from flows import progress, recovery
+from flows.plan import OUTPUTS, stage_config, stage_inputs
+from flows.servers import mlflow_address
+from flows.stage_task import run_or_reuse
+from stages.core import tracking
+from stages.core.artifacts import StageResult
+from stages.core.config import Frozen, PipelineConfig
+from stages.core.errors import UserError
+
+Results = dict[str, StageResult]
+BeforeStage = Callable[[str, PipelineConfig, Results], PipelineConfig]
+
+
+@contextlib.contextmanager
+def pipeline_run(config: PipelineConfig, name: str, results: Results) -> Iterator[str]:
+    """The parent run in MLflow, ended with the flow, however that ends. Yields its id.
+
+    Args:
+        results: filled by the block; the figures of the evaluation among them are the run's.
+    """
+    flow_run_id = str(prefect.runtime.flow_run.id or "")
+    progress.current().flow_run_id = flow_run_id
+    recovery.mark_this_run([config.profile, tracking.git_commit()[:10]])
+    recovery.sweep()
+    tracking.end_abandoned_runs()
+    run_id = tracking.start_pipeline_run(config, name, flow_run_id, _flow_page(flow_run_id))
+    page = mlflow_address() + tracking.run_page(run_id)
+    create_link_artifact(page, "MLflow run", key="mlflow-run", description="Figures and plots")
+    status = "FAILED"
+    try:
+        yield run_id
+        status = "FINISHED"
+    except Exception:
+        raise
+    except Pause:
+        status = "SUSPENDED"
+        raise
+    except BaseException:  # Ctrl-C, or a cancelled run
+        status = "KILLED"
+        raise
+    finally:
+        if status == "SUSPENDED":
+            tracking.suspend_pipeline_run(run_id)
+        else:
+            metrics = results["evaluate"].metrics if "evaluate" in results else {}
+            tracking.end_pipeline_run(run_id, status, metrics)
+
+
+def run_stages(
+    config: PipelineConfig,
+    stages: Sequence[str],
+    run_id: str,
+    results: Results,
+    *,
+    forced: Sequence[str] = (),
+    before: BeforeStage = lambda stage, config, results: config,
+) -> dict[str, Frozen]:
+    """Run ``stages`` in their order, each with what the ones before it returned.
+
+    Args:
+        results: of stages that are done; those of ``stages`` are added.
+        forced: stages that are made again though their result is there.
+        before: called before each stage; returns the configuration to go on with.
+
+    Returns:
+        The outputs of all stages in ``results``.
+
+    Raises:
+        UserError: a stage refused its data or settings, or needs one that did not run.
+        StageCrashedError: a stage's process ended without a result, retries included.
+    """
+    outputs = {stage: _outputs(result) for stage, result in results.items()}
+    states: dict[str, State[Any]] = {}
+    for stage in stages:
+        config = before(stage, config, results)
+        inputs, upstream = stage_inputs(stage, config, outputs)
+        stage_task = run_or_reuse.with_options(name=stage, task_run_name=stage)
+        states[stage] = stage_task(
+            stage_config(config, stage),
+            inputs,
+            config.compute,
+            forced=stage in forced,
+            parent_run_id=run_id,
+            upstream=[states[name] for name in upstream if name in states],
+            return_state=True,
+        )
+        results[stage] = states[stage].result()
+        outputs[stage] = _outputs(results[stage])
+    return outputs
+
+
+def bring(earlier: tracking.EarlierRun, run_id: str, stages: Sequence[str]) -> Results:
+    """The results of an earlier run's ``stages``, their folders on this machine.
+
+    Raises:
+        UserError: a folder is neither here nor in the artifact store.
+    """
+    brought = {}
+    for stage in stages:
+        if stage not in earlier.results:
+            continue
+        key = earlier.results[stage].key
+        result = tracking.fetch(stage, key)
+        if result is None:
+            raise UserError(
+                f"the result of stage {stage} (key {key}) of run {earlier.name!r} is neither on "
+                "this machine nor in MLflow's artifacts; run that stage again"
+            )
+        tracking.log_reused(run_id, result)
+        brought[stage] = result
+    return brought
+
+
+# ------------------------------------------------------------------------------------ helpers
+
+
+def _outputs(result: StageResult) -> Frozen:
+    return OUTPUTS[result.stage].model_validate(result.outputs)
+
+
+def _flow_page(flow_run_id: str) -> str:
+    address = PREFECT_UI_URL.value()
+    return f"{address}/runs/flow-run/{flow_run_id}" if address and flow_run_id else ""

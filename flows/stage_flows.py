@@ -1,0 +1,153 @@
+"""Each stage as a flow of its own, on the results of an earlier run."""
+
+from typing import Annotated, Any
+
+from prefect import flow
+from pydantic import Field
+
+from flows import chain
+from flows.pipeline import publish
+from flows.plan import OUTPUTS, check
+from flows.profiles import validated
+from stages.core import tracking
+from stages.core.config import (
+    BaseModelConfig,
+    CleanConfig,
+    CollectConfig,
+    Compute,
+    EvaluateConfig,
+    PipelineConfig,
+    PPOConfig,
+    PretrainConfig,
+    RewardModelConfig,
+    SFTConfig,
+    StageConfig,
+    TokenizerConfig,
+)
+
+EarlierRunName = Annotated[
+    str,
+    Field(
+        title="Earlier run",
+        description="The MLflow run whose results this stage builds on: its name (the newest run "
+        "called so) or id, or a registered model's alias such as rlhf-policy@champion. Empty: the "
+        "newest run.",
+    ),
+]
+Fresh = Annotated[
+    bool, Field(title="Fresh", description="Make the stage again though its result is there.")
+]
+Where = Annotated[Compute, Field(title="Compute", description="Where the stage runs.")]
+# The defaults are frozen models: the run form shows their values.
+COMPUTE = Compute()
+
+
+@flow(name="prepare-data", persist_result=False)
+def prepare_data(
+    collect: Annotated[CollectConfig, Field(title="Collect")] = CollectConfig(),  # noqa: B008
+    clean: Annotated[CleanConfig, Field(title="Clean")] = CleanConfig(),  # noqa: B008
+    experiment: Annotated[
+        str, Field(title="Experiment", description="Name of the MLflow experiment.")
+    ] = "custom",
+    fresh: Fresh = False,
+) -> dict[str, float]:
+    """Read the user's files, check and clean them."""
+    config = _pipeline(experiment, {"collect": collect, "clean": clean})
+    return _run(config, ["collect", "clean"], None, fresh)
+
+
+@flow(name="pretrain", persist_result=False)
+def pretrain(
+    base_model: Annotated[BaseModelConfig, Field(title="Base model")] = BaseModelConfig(),  # noqa: B008
+    tokenizer: Annotated[TokenizerConfig, Field(title="Tokenizer")] = TokenizerConfig(),  # noqa: B008
+    pretrain: Annotated[PretrainConfig, Field(title="Pretrain")] = PretrainConfig(),  # noqa: B008
+    compute: Where = COMPUTE,
+    earlier_run: EarlierRunName = "",
+    fresh: Fresh = False,
+) -> dict[str, float]:
+    """Make the base model from an earlier run's cleaned documents: from scratch, or from a given
+    model."""
+    sections = {"base_model": base_model, "tokenizer": tokenizer, "pretrain": pretrain}
+    stages = ["base_model" if base_model.source else "tokenizer"]
+    stages += ["pretrain"] if pretrain.enabled else []
+    earlier = tracking.earlier_run(earlier_run)
+    return _run(_pipeline(earlier.experiment, sections, compute), stages, earlier, fresh)
+
+
+@flow(name="sft", persist_result=False)
+def sft(
+    config: Annotated[SFTConfig, Field(title="Settings")] = SFTConfig(),  # noqa: B008
+    compute: Where = COMPUTE,
+    earlier_run: EarlierRunName = "",
+    fresh: Fresh = False,
+) -> dict[str, float]:
+    """Fine-tune an earlier run's base model on its demonstrations."""
+    return _one(config, compute, earlier_run, fresh)
+
+
+@flow(name="reward-model", persist_result=False)
+def reward_model(
+    config: Annotated[RewardModelConfig, Field(title="Settings")] = RewardModelConfig(),  # noqa: B008
+    compute: Where = COMPUTE,
+    earlier_run: EarlierRunName = "",
+    fresh: Fresh = False,
+) -> dict[str, float]:
+    """Train a reward model on an earlier run's preferences and SFT model."""
+    return _one(config, compute, earlier_run, fresh)
+
+
+@flow(name="ppo", persist_result=False)
+def ppo(
+    config: Annotated[PPOConfig, Field(title="Settings")] = PPOConfig(),  # noqa: B008
+    compute: Where = COMPUTE,
+    earlier_run: EarlierRunName = "",
+    fresh: Fresh = False,
+) -> dict[str, float]:
+    """Optimise an earlier run's SFT model against its reward model."""
+    return _one(config, compute, earlier_run, fresh)
+
+
+@flow(name="evaluate", persist_result=False)
+def evaluate(
+    config: Annotated[EvaluateConfig, Field(title="Settings")] = EvaluateConfig(),  # noqa: B008
+    compute: Where = COMPUTE,
+    earlier_run: EarlierRunName = "",
+    fresh: Fresh = False,
+) -> dict[str, float]:
+    """Evaluate an earlier run's models, write the report and register the policy as challenger."""
+    return _one(config, compute, earlier_run, fresh)
+
+
+# ------------------------------------------------------------------------------------ helpers
+
+
+def _one(config: StageConfig, compute: Compute, earlier_run: str, fresh: bool) -> dict[str, float]:
+    earlier = tracking.earlier_run(earlier_run)
+    pipeline = _pipeline(earlier.experiment, {config.stage: config}, compute)
+    return _run(pipeline, [config.stage], earlier, fresh)
+
+
+def _pipeline(
+    experiment: str, sections: dict[str, Any], compute: Compute = COMPUTE
+) -> PipelineConfig:
+    """The configuration of a chain of these stages, with the seed that the last of them has."""
+    seed = next((s.seed for s in reversed(sections.values()) if hasattr(s, "seed")), 0)
+    given = {name: section.model_dump(mode="json") for name, section in sections.items()}
+    shared = {"profile": experiment, "seed": seed, "compute": compute.model_dump(mode="json")}
+    return validated({**shared, **given})
+
+
+def _run(
+    config: PipelineConfig, stages: list[str], earlier: tracking.EarlierRun | None, fresh: bool
+) -> dict[str, float]:
+    check(config, stages)
+    results: chain.Results = {}
+    name = f"{stages[-1].replace('_', '-')} seed {config.seed}"
+    with chain.pipeline_run(config, name, results) as run_id:
+        if earlier is not None:
+            before = list(OUTPUTS)[: list(OUTPUTS).index(stages[0])]
+            results |= chain.bring(earlier, run_id, before)
+        outputs = chain.run_stages(config, stages, run_id, results, forced=stages if fresh else ())
+        if "evaluate" in outputs:
+            publish(config, run_id, outputs, results)
+    return results[stages[-1]].metrics
