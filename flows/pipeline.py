@@ -15,6 +15,7 @@ from pydantic import Field
 from flows import approval, chain, progress
 from flows.plan import OptionalStageName, check, planned_stages, position
 from flows.profiles import cpu_demo
+from flows.refusals import refusals_as_states
 from flows.servers import mlflow_address
 from stages.core import tracking
 from stages.core.config import (
@@ -34,6 +35,7 @@ def _run_name() -> str:
 
 
 @flow(name="align", flow_run_name=_run_name, persist_result=False)
+@refusals_as_states
 def align(
     config: Annotated[PipelineConfig, Field(title="Settings")] = cpu_demo(),  # noqa: B008
     from_stage: Annotated[OptionalStageName, Field(title="From stage")] = "",

@@ -9,10 +9,12 @@ from pydantic import Field
 
 from flows import approval
 from flows.profiles import validated
+from flows.refusals import refusals_as_states
 from stages.core import tracking
 
 
 @flow(name="promote", persist_result=False)
+@refusals_as_states
 def promote(
     version: Annotated[str, Field(title="Version")] = "challenger",
     mode: Annotated[Literal["ask", "auto"], Field(title="Mode")] = "ask",

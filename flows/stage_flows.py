@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any
 
+import prefect.runtime
 from prefect import flow
 from pydantic import Field
 
@@ -9,6 +10,7 @@ from flows import chain
 from flows.pipeline import publish
 from flows.plan import OUTPUTS, check
 from flows.profiles import validated
+from flows.refusals import refusals_as_states
 from stages.core import tracking
 from stages.core.config import (
     BaseModelConfig,
@@ -38,11 +40,21 @@ Fresh = Annotated[
     bool, Field(title="Fresh", description="Make the stage again though its result is there.")
 ]
 Where = Annotated[Compute, Field(title="Compute", description="Where the stage runs.")]
+
+
+def _run_name() -> str:
+    """Of a stage and its seed; the settings' form has the name ``config``."""
+    settings = prefect.runtime.flow_run.parameters.get("config")
+    seed = f" seed {settings.seed}" if hasattr(settings, "seed") else ""
+    return f"{prefect.runtime.flow_run.flow_name}{seed}"
+
+
 # The defaults are frozen models: the run form shows their values.
 COMPUTE = Compute()
 
 
-@flow(name="prepare-data", persist_result=False)
+@flow(name="prepare-data", flow_run_name=_run_name, persist_result=False)
+@refusals_as_states
 def prepare_data(
     collect: Annotated[CollectConfig, Field(title="Collect")] = CollectConfig(),  # noqa: B008
     clean: Annotated[CleanConfig, Field(title="Clean")] = CleanConfig(),  # noqa: B008
@@ -56,7 +68,8 @@ def prepare_data(
     return _run(config, ["collect", "clean"], None, fresh)
 
 
-@flow(name="pretrain", persist_result=False)
+@flow(name="pretrain", flow_run_name=_run_name, persist_result=False)
+@refusals_as_states
 def pretrain(
     base_model: Annotated[BaseModelConfig, Field(title="Base model")] = BaseModelConfig(),  # noqa: B008
     tokenizer: Annotated[TokenizerConfig, Field(title="Tokenizer")] = TokenizerConfig(),  # noqa: B008
@@ -74,7 +87,8 @@ def pretrain(
     return _run(_pipeline(earlier.experiment, sections, compute), stages, earlier, fresh)
 
 
-@flow(name="sft", persist_result=False)
+@flow(name="sft", flow_run_name=_run_name, persist_result=False)
+@refusals_as_states
 def sft(
     config: Annotated[SFTConfig, Field(title="Settings")] = SFTConfig(),  # noqa: B008
     compute: Where = COMPUTE,
@@ -85,7 +99,8 @@ def sft(
     return _one(config, compute, earlier_run, fresh)
 
 
-@flow(name="reward-model", persist_result=False)
+@flow(name="reward-model", flow_run_name=_run_name, persist_result=False)
+@refusals_as_states
 def reward_model(
     config: Annotated[RewardModelConfig, Field(title="Settings")] = RewardModelConfig(),  # noqa: B008
     compute: Where = COMPUTE,
@@ -96,7 +111,8 @@ def reward_model(
     return _one(config, compute, earlier_run, fresh)
 
 
-@flow(name="ppo", persist_result=False)
+@flow(name="ppo", flow_run_name=_run_name, persist_result=False)
+@refusals_as_states
 def ppo(
     config: Annotated[PPOConfig, Field(title="Settings")] = PPOConfig(),  # noqa: B008
     compute: Where = COMPUTE,
@@ -107,7 +123,8 @@ def ppo(
     return _one(config, compute, earlier_run, fresh)
 
 
-@flow(name="evaluate", persist_result=False)
+@flow(name="evaluate", flow_run_name=_run_name, persist_result=False)
+@refusals_as_states
 def evaluate(
     config: Annotated[EvaluateConfig, Field(title="Settings")] = EvaluateConfig(),  # noqa: B008
     compute: Where = COMPUTE,

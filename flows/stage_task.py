@@ -15,6 +15,7 @@ from prefect.states import Completed
 
 from flows import progress
 from flows.environment import STAGE_ENVIRONMENT
+from flows.refusals import refused
 from stages.core import tracking
 from stages.core.artifacts import StageResult
 from stages.core.config import Compute, Frozen, StageConfig
@@ -75,6 +76,8 @@ def run_or_reuse(
         result = _run(config, inputs, compute, forced and _is_first_try(), parent_run_id)
         state, metrics = "done", result.metrics
         return result
+    except UserError as error:
+        return refused(error)
     except Exception:
         raise
     except BaseException:  # Ctrl-C, or a cancelled run
