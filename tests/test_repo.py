@@ -11,8 +11,9 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TOP_LEVEL = {
-    ".ci", ".gitignore", "CHANGELOG.md", "LICENSE", "Makefile", "README.md", "data", "flows",
-    "prefect.yaml", "pyproject.toml", "requirements.lock", "stages", "tests",
+    ".ci", ".dockerignore", ".gitignore", "CHANGELOG.md", "LICENSE", "Makefile", "README.md",
+    "data", "docker-compose.yml", "flows", "prefect.yaml", "pyproject.toml", "requirements.lock",
+    "stages", "tests",
 }  # fmt: skip
 MAX_FILE_BYTES = 1_200_000
 PYPROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
