@@ -5,10 +5,12 @@ with Prefect's own command: ``python -m flows.deployments`` writes it, and a tes
 """
 
 import datetime
+import zoneinfo
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
+from cronsim import CronSim, CronSimError
 from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
@@ -101,10 +103,15 @@ def cron(line: str, timezone: str) -> Schedule:
     Raises:
         UserError: either cannot be read.
     """
+    if timezone not in zoneinfo.available_timezones():
+        raise UserError(f"schedule {line!r}: no time zone {timezone!r}; write it as Europe/Berlin")
     try:
-        return Cron(line, timezone=timezone)
-    except ValueError as error:
-        raise UserError(f"schedule {line!r} ({timezone}): {error}") from None
+        CronSim(line, datetime.datetime.now())
+    except CronSimError:
+        raise UserError(
+            f"schedule {line!r}: no cron line of five fields, such as '0 4 * * 0'"
+        ) from None
+    return Cron(line, timezone=timezone)
 
 
 def check_schedule(schedule: Schedule) -> None:
@@ -113,16 +120,13 @@ def check_schedule(schedule: Schedule) -> None:
     Raises:
         UserError: in these hours clocks change: a run would be skipped, doubled or early.
     """
-    fields = (schedule.cron or "").split()
-    if len(fields) != 5:
-        raise UserError(f"schedule {schedule.cron!r}: must be a cron line of five fields")
     if schedule.timezone in (None, "", "UTC"):
         return
-    hours = {part.partition("-")[0] for part in fields[1].split(",")}
-    if hours & {"1", "01", "2", "02", "*"}:
+    hours = CronSim(schedule.cron or "", datetime.datetime.now()).hours
+    if {1, 2} & hours:
         raise UserError(
             f"schedule {schedule.cron!r} ({schedule.timezone}): between 01:00 and 03:00 clocks "
-            "change twice a year; choose another hour, or the time zone UTC"
+            "change twice a year; choose other hours, or the time zone UTC"
         )
 
 
