@@ -11,6 +11,7 @@ from prefect.exceptions import Pause
 from prefect.settings import PREFECT_UI_URL
 
 from flows import progress, recovery
+from flows.approval import StoppedByPersonError
 from flows.plan import OUTPUTS, stage_config, stage_inputs
 from flows.servers import mlflow_address
 from flows.stage_task import run_or_reuse
@@ -42,6 +43,9 @@ def pipeline_run(config: PipelineConfig, name: str, results: Results) -> Iterato
     try:
         yield run_id
         status = "FINISHED"
+    except StoppedByPersonError:
+        status = "KILLED"
+        raise
     except Exception:
         raise
     except Pause:
