@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
-from flows import plan, progress, servers
+from flows import access, plan, progress, servers
 from flows.environment import prefect_folder, prepare
 from flows.profiles import PROFILES, merged, override, profile
 from stages.core.artifacts import data_root, write_atomically
@@ -37,11 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(number, _interrupt)
     console = Console(highlight=False)
     try:
+        if options.command == "doctor":
+            from flows.doctor import doctor
+
+            with contextlib.suppress(UserError):  # doctor finds it, and more
+                prepare()
+            return doctor(console)
         prepare()
         if options.command == "up":
             from flows.up import up
 
-            up(console)
+            up(console, options.host, options.prefect_port, options.mlflow_port)
         elif options.command in ("deploy", "worker"):
             _serve(options, console)
         else:
@@ -128,13 +134,25 @@ def _serve(options: argparse.Namespace, console: Console) -> None:
 
 
 def _prefect_api(stack: contextlib.ExitStack, console: Console) -> str:
-    """The API to report to: the user's, that of ``rlhf up``, or a server for this run only."""
-    given = os.environ.get("PREFECT_API_URL")
-    if given:
-        return given.rstrip("/")
+    """The API to report to: the user's, that of ``rlhf up``, or a server for this run only.
+
+    Raises:
+        UserError: the Prefect or MLflow server to use does not answer, or refuses the password.
+    """
+    given = os.environ.get("PREFECT_API_URL", "").rstrip("/")
     standing = servers.standing_servers()
+    if standing and standing.tracking_uri and not os.environ.get("MLFLOW_TRACKING_URI"):
+        os.environ["MLFLOW_TRACKING_URI"] = standing.tracking_uri
+        stack.callback(os.environ.pop, "MLFLOW_TRACKING_URI", None)
+    if tracking := access.server_address(os.environ.get("MLFLOW_TRACKING_URI", "")):
+        access.check_mlflow(tracking)
+    if given:
+        access.check_prefect(given)
+        return given
     url = standing.prefect_url if standing else ""
-    if standing is None:
+    if standing is not None:
+        access.check_prefect(f"{url}/api")
+    else:
         server = stack.enter_context(servers.stopped_at_exit(servers.start_prefect()))
         url = server.url
     # Prefect reads the address when it is imported, and starts one more server when it has none.
@@ -163,8 +181,14 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--fresh", action="store_true", help="make all stages again")
     help_earlier = "take the stages before --from from this MLflow run: name, id, or model@alias"
     run.add_argument("--earlier-run", default="", metavar="RUN", help=help_earlier)
-    help_up = "start the Prefect and MLflow servers and serve the deployments"
-    commands.add_parser("up", help=help_up)
+    help_up = "start Prefect, MLflow, the deployments and the workers, and keep them running"
+    up = commands.add_parser("up", help=help_up)
+    help_host = "address to listen on (%(default)s); another one needs passwords, see the README"
+    up.add_argument("--host", default=servers.HOST, help=help_host)
+    for name, default in (("prefect", servers.PREFECT_PORT), ("mlflow", servers.MLFLOW_PORT)):
+        help_port = f"{default}, or a free one where that is in use"
+        up.add_argument(f"--{name}-port", type=_port, default=0, metavar="PORT", help=help_port)
+    commands.add_parser("doctor", help="look for what would stop a run, and say how to mend it")
     help_deploy = "bring work pools and deployments to the Prefect server"
     deploy = commands.add_parser("deploy", help=help_deploy)
     deploy.add_argument(
@@ -188,6 +212,13 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change one setting, such as ppo.kl_coef=0.1; may be given often",
     )
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 < port < 2**16:
+        raise ValueError
+    return port
 
 
 def _setting(text: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Local Prefect and MLflow servers on the loopback interface: start, wait, find again, stop."""
+"""Prefect and MLflow servers on this machine: start, wait, find again, stop."""
 
 import contextlib
 import ctypes
@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 import psutil
 
+from flows import access
 from flows.environment import CHECKOUT, mlflow_folder, prefect_folder
-from stages.core.artifacts import write_atomically
 from stages.core.errors import UserError
 
 HOST = "127.0.0.1"
@@ -56,53 +56,88 @@ class Standing:
     started: float
     prefect_url: str
     mlflow_url: str
+    tracking_uri: str = ""
+    """Where runs are to be tracked; empty for the database below the data root."""
 
 
 # -------------------------------------------------------------------------------------- start
 
 
-def start_prefect(port: int = 0, *, standing: bool = False) -> Server:
+def start_prefect(port: int = 0, *, host: str = HOST, standing: bool = False) -> Server:
     """Start a Prefect server; call ``wait_until_healthy`` before using it.
 
     Args:
-        port: the wanted port; another one is taken when it is 0 or occupied.
+        port: the port to listen on; a free one when 0.
+        host: the address to listen on.
         standing: with all services, such as the scheduler; else only what one run needs.
+
+    Raises:
+        UserError: the password that it is to ask for is not ``user:password``.
     """
-    port = free_port(port)
+    port = port or free_port()
     environment = {
         "PREFECT_HOME": str(prefect_folder()),
         # Without these two the UI calls port 4200, and its files go to the installed package.
         "PREFECT_SERVER_UI_API_URL": "/api",
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(prefect_folder() / "ui"),
-        # The server has no authentication: at least no other web page may read its answers.
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
         # The process serves one app, so the framework may skip copies of its route tables.
         "PREFECT__SERVER_FINAL": "1",
+        **access.prefect_rules(host, port),
         **({} if standing else NO_NEEDLESS_SERVICES),
     }
     # uvicorn directly: Prefect's command line would cost another two seconds of imports.
-    app = ["--factory", "prefect.server.api.server:create_app", "--log-level", "warning"]
+    app = ["--factory", "flows.prefect_app:create_app", "--log-level", "warning"]
     # An open UI page must not hold the server up when it is to stop.
     app += ["--timeout-graceful-shutdown", "3"]
-    command = ["-m", "uvicorn", *app, "--host", HOST, "--port", str(port), "--lifespan", "on"]
+    command = ["-m", "uvicorn", *app, "--host", host, "--port", str(port), "--lifespan", "on"]
     log = prefect_folder() / "server.log"
     process = spawn(command, log, environment, without=("PREFECT_API_URL",))
-    return Server("Prefect", f"http://{HOST}:{port}", "/api/health", log, process)
+    url = f"http://{access.own_name(host)}:{port}"
+    return Server("Prefect", url, "/api/health", log, process)
 
 
-def start_mlflow(port: int = 0) -> Server:
-    """Start a server for the MLflow UI on the local database and artifacts."""
-    port = free_port(port)
-    folder = mlflow_folder()
-    store = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-    artifacts = ["--artifacts-destination", str(folder / "artifacts")]
-    address = ["--host", HOST, "--port", str(port), "--workers", "1"]
-    # Background jobs are for judges; they would be two more processes.
-    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    log = folder / "server.log"
-    process = spawn(["-m", "mlflow", "server", *store, *artifacts, *address], log, environment)
-    return Server("MLflow", f"http://{HOST}:{port}", "/health", log, process)
+def start_mlflow(port: int = 0, *, host: str = HOST) -> Server:
+    """Start an MLflow server on the database that ``mlflow_store`` names.
+
+    Raises:
+        UserError: the account that it is to ask for is incomplete.
+    """
+    port = port or free_port()
+    rules = access.mlflow_rules(host, port)
+    environment = {
+        # Not on the command line, which everybody on the machine sees: it may hold a password.
+        "MLFLOW_BACKEND_STORE_URI": mlflow_store(),
+        "MLFLOW_ARTIFACTS_DESTINATION": os.environ.get("MLFLOW_ARTIFACTS_DESTINATION")
+        or str(mlflow_folder() / "artifacts"),
+        # Background jobs are for judges; they would be two more processes.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        **rules,
+    }
+    command = ["-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
+    if "MLFLOW_AUTH_ADMIN_PASSWORD" in rules:
+        command += ["--app-name", "basic-auth"]
+    log = mlflow_folder() / "server.log"
+    process = spawn(command, log, environment, without=("MLFLOW_TRACKING_URI",))
+    return Server("MLflow", f"http://{access.own_name(host)}:{port}", "/health", log, process)
+
+
+def mlflow_store() -> str:
+    """The database of an MLflow server started here: the user's, or SQLite below the data root."""
+    tracking = os.environ.get("MLFLOW_TRACKING_URI", "")
+    given = os.environ.get("MLFLOW_BACKEND_STORE_URI")
+    if not given and not access.server_address(tracking):
+        given = tracking
+    return given or _default_store()
+
+
+def tracks_locally() -> bool:
+    """Whether runs on this machine write that database themselves, beside the server."""
+    return mlflow_store() == _default_store()
+
+
+def _default_store() -> str:
+    return f"sqlite:///{mlflow_folder() / 'mlflow.db'}"
 
 
 def spawn(
@@ -139,13 +174,25 @@ def wait_until_healthy(server: Server, timeout_seconds: float = START_TIMEOUT_SE
     deadline = time.monotonic() + timeout_seconds
     while not is_healthy(server.url + server.health_path):
         if server.process.poll() is not None:
-            raise UserError(f"the {server.name} server ended at its start; see {server.log}")
+            last = last_line(server.log)
+            raise UserError(
+                f"the {server.name} server ended at its start: {last}; see {server.log}"
+            )
         if time.monotonic() > deadline:
             raise UserError(
                 f"the {server.name} server did not answer within {timeout_seconds:.0f} s; "
                 f"see {server.log}"
             )
         time.sleep(0.1)
+
+
+def last_line(log: Path) -> str:
+    """The last line that was written to a log, which mostly says why a process ended."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return "no output"
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "no output")
 
 
 def is_healthy(url: str) -> bool:
@@ -156,16 +203,21 @@ def is_healthy(url: str) -> bool:
         return False
 
 
-def free_port(wanted: int = 0) -> int:
-    """``wanted`` where it is free on the loopback interface, else a free port."""
+def free_port(wanted: int = 0, host: str = HOST) -> int:
+    """``wanted`` where it is free on ``host``, else a free port.
+
+    Raises:
+        UserError: this machine does not have the address ``host``, or all ports are in use.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for port in (wanted, 0):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        with socket.socket(family, socket.SOCK_STREAM) as listener:
             # As the servers do: a port whose last connections linger is free.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
-                listener.bind((HOST, port))
+                listener.bind((host, port))
                 return int(listener.getsockname()[1])
-    raise UserError(f"no free port on {HOST}")
+    raise UserError(f"{host}: no program can listen there; is it an address of this machine?")
 
 
 # --------------------------------------------------------------------------------------- stop
@@ -203,8 +255,8 @@ def wait_until_recorded(api_url: str, flow_run_id: str, num_task_runs: int) -> b
     body = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
     while time.monotonic() < deadline:
         try:
-            answer = httpx.post(f"{api_url}/task_runs/filter", json=body, trust_env=False)
-            runs = answer.raise_for_status().json()
+            with access.prefect_client(api_url) as client:
+                runs = client.post("/task_runs/filter", json=body).raise_for_status().json()
         except httpx.HTTPError:
             runs = []
         ended = sum(run["state_type"] in TERMINAL_STATES for run in runs)
@@ -231,12 +283,13 @@ def standing_servers() -> Standing | None:
 
 
 @contextlib.contextmanager
-def recorded(prefect_url: str, mlflow_url: str) -> Iterator[Standing]:
+def recorded(prefect_url: str, mlflow_url: str, tracking_uri: str = "") -> Iterator[Standing]:
     """Record this process's servers for others to find, until the block is left."""
     path = prefect_folder() / STANDING_FILE
     started = psutil.Process().create_time()
-    standing = Standing(os.getpid(), started, prefect_url, mlflow_url)
-    write_atomically(path, json.dumps(asdict(standing)))
+    urls = map(access.without_password, (prefect_url, mlflow_url, tracking_uri))
+    standing = Standing(os.getpid(), started, *urls)
+    access.write_private(path, json.dumps(asdict(standing)))
     try:
         yield standing
     finally:
@@ -245,9 +298,9 @@ def recorded(prefect_url: str, mlflow_url: str) -> Iterator[Standing]:
 
 def mlflow_address() -> str:
     """Address of the MLflow UI: the user's server, that of ``rlhf up``, or where it would be."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if uri.startswith("http"):
-        return uri.rstrip("/")
+    given = access.server_address(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    if given:
+        return access.without_password(given)
     standing = standing_servers()
     return standing.mlflow_url if standing else f"http://{HOST}:{MLFLOW_PORT}"
 

@@ -1,88 +1,171 @@
-"""``rlhf up``: both servers and the served deployments, until Ctrl-C."""
+"""``rlhf up``: both servers, the deployments and the workers, until Ctrl-C."""
 
 import contextlib
+import functools
 import os
 import subprocess
 import time
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
-import httpx
+import psutil
+from filelock import FileLock, Timeout
 from rich.console import Console
 
-from flows import servers
-from flows.environment import prefect_folder
-from flows.profiles import PROFILES
+from flows import access, servers, supervisor
+from flows.environment import has_gpu_driver, prefect_folder
+from flows.supervisor import Child
 from stages.core.errors import UserError
 
-SECONDS_BETWEEN_CHECKS = 1.0
+SECONDS_BETWEEN_LOOKS = 0.5
+DEPLOY_TIMEOUT_SECONDS = 180.0
+DEPLOY = ("-m", "flows", "deploy")
+WORKER = ("-m", "flows", "worker")
 
-Processes = dict[str, tuple[subprocess.Popen[bytes], Path]]
 
+def up(
+    console: Console, host: str = servers.HOST, prefect_port: int = 0, mlflow_port: int = 0
+) -> None:
+    """Start everything, show the addresses, start again what dies, and wait until interrupted.
 
-def up(console: Console) -> None:
-    """Start everything, show the addresses, and wait until interrupted.
+    Where ``PREFECT_API_URL`` or ``MLFLOW_TRACKING_URI`` names a server, that one is used.
+
+    Args:
+        console: where to say what happens.
+        host: the address on which the servers listen.
+        prefect_port: 0 for 4200, or any free one where that is in use.
+        mlflow_port: 0 for 5000, or any free one where that is in use.
 
     Raises:
-        UserError: a server could not be started.
-        RuntimeError: one of the processes ended by itself.
+        UserError: a part could not be started, or ends again and again; other machines reach
+            ``host`` and no password is set.
     """
+    api_url = os.environ.get("PREFECT_API_URL", "").rstrip("/")
+    mlflow_url = access.server_address(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    access.require_passwords(host, prefect=not api_url, mlflow=not mlflow_url)
     standing = servers.standing_servers()
     if standing is not None:
         console.print(f"Running already (process {standing.pid}).")
         _show(console, standing.prefect_url, standing.mlflow_url)
         return
     with contextlib.ExitStack() as stack:
-        console.print("Starting the servers; the first start takes up to a minute.")
-        api_url = os.environ.get("PREFECT_API_URL", "").rstrip("/")
-        mlflow_url = os.environ.get("MLFLOW_TRACKING_URI", "").rstrip("/")
-        started = []
+        stack.enter_context(_alone())
+        supervisor.end_leftovers()
+        os.environ[supervisor.MARK] = supervisor.mark()
+        stack.callback(os.environ.pop, supervisor.MARK, None)
+        workers: list[Child] = []
+        started: list[Child] = []
+        stack.callback(lambda: supervisor.end(workers, started))
+        console.print("Starting; the first start takes up to a minute.")
+        waiting = []
         if not api_url:
-            started.append(servers.start_prefect(servers.PREFECT_PORT, standing=True))
-            api_url = f"{started[-1].url}/api"
-        if not mlflow_url.startswith("http"):
-            started.append(servers.start_mlflow(servers.MLFLOW_PORT))
-            mlflow_url = started[-1].url
-        processes: Processes = {}
-        for server in started:
-            stack.enter_context(servers.stopped_at_exit(server))
-            processes[f"the {server.name} server"] = server.process, server.log
-        for server in started:
+            port = _port(console, host, prefect_port, "Prefect", servers.PREFECT_PORT)
+            start = functools.partial(servers.start_prefect, port, host=host, standing=True)
+            waiting.append(_start(start, started))
+            api_url = f"{waiting[-1].url}/api"
+        tracking_uri = mlflow_url
+        if not mlflow_url:
+            port = _port(console, host, mlflow_port, "MLflow", servers.MLFLOW_PORT)
+            waiting.append(
+                _start(functools.partial(servers.start_mlflow, port, host=host), started)
+            )
+            mlflow_url = waiting[-1].url
+            tracking_uri = "" if servers.tracks_locally() else mlflow_url
+        for server in waiting:
             servers.wait_until_healthy(server)
-        log = prefect_folder() / "deployments.log"
+        access.check_prefect(api_url)
+        access.check_mlflow(mlflow_url)
         environment = {"PREFECT_API_URL": api_url}
-        serving = servers.spawn(["-m", "flows.deployments"], log, environment)
-        stack.callback(servers.stop, serving)
-        processes["the process that serves the deployments"] = serving, log
-        _wait_for_deployments(api_url, processes)
+        if tracking_uri and not os.environ.get("MLFLOW_TRACKING_URI"):
+            environment["MLFLOW_TRACKING_URI"] = tracking_uri
+        _deploy(environment)
+        pools = ("cpu", "gpu") if has_gpu_driver() else ("cpu",)
+        workers.extend(_worker(pool, environment) for pool in pools)
         prefect_url = api_url.removesuffix("/api")
-        stack.enter_context(servers.recorded(prefect_url, mlflow_url))
-        _show(console, prefect_url, mlflow_url)
-        console.print("Ctrl-C ends both.")
+        shown = [access.public_address(url, host) for url in (prefect_url, mlflow_url)]
+        stack.enter_context(servers.recorded(prefect_url, shown[1], tracking_uri))
+        _show(console, *shown)
+        console.print("Ctrl-C ends everything.")
+        say = functools.partial(console.print, soft_wrap=True)
         with contextlib.suppress(KeyboardInterrupt):
             while True:
-                _check(processes)
-                time.sleep(SECONDS_BETWEEN_CHECKS)
+                supervisor.look_after([*started, *workers], say)
+                time.sleep(SECONDS_BETWEEN_LOOKS)
         console.print("Stopping.")
 
 
-def _wait_for_deployments(api_url: str, processes: Processes) -> None:
-    deadline = time.monotonic() + servers.START_TIMEOUT_SECONDS
-    body = {"deployments": {"name": {"any_": list(PROFILES)}}}
-    while True:
-        _check(processes)
-        answer = httpx.post(f"{api_url}/deployments/filter", json=body, trust_env=False)
-        names = {row["name"] for row in answer.json() if row["status"] == "READY"}
-        if answer.is_success and names >= set(PROFILES):
-            return
-        if time.monotonic() > deadline:
-            raise UserError("the deployments were not registered in time; see deployments.log")
-        time.sleep(0.2)
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One ``rlhf up`` a data root: two would write the same databases."""
+    try:
+        lock = FileLock(prefect_folder() / "up.lock").acquire(timeout=0)
+    except Timeout:
+        raise UserError("another rlhf up is starting or stopping here; wait a moment") from None
+    with lock:
+        yield
 
 
-def _check(processes: Processes) -> None:
-    for name, (process, log) in processes.items():
-        if process.poll() is not None:
-            raise RuntimeError(f"{name} ended with code {process.returncode}; see {log}")
+def _port(console: Console, host: str, wanted: int, name: str, default: int) -> int:
+    """The wanted port, or where none is wanted the default one or a free one.
+
+    Raises:
+        UserError: the wanted one is in use.
+    """
+    option = f"--{name.lower()}-port"
+    port = servers.free_port(wanted or default, host)
+    if port == (wanted or default):
+        return port
+    if wanted:
+        raise UserError(f"{option} {wanted}: in use{_user_of(wanted)}; end that, or choose another")
+    console.print(
+        f"Port {default} is in use{_user_of(default)}, so {name} listens on {port}; "
+        f"{option} chooses another."
+    )
+    return port
+
+
+def _user_of(port: int) -> str:
+    """The program that listens on a port, as far as we may see it."""
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+            if listens and connection.pid:
+                name = psutil.Process(connection.pid).name()
+                return f" by {name} (process {connection.pid})"
+    return ""
+
+
+def _start(start: Callable[[], servers.Server], started: list[Child]) -> servers.Server:
+    server = start()
+    name = f"The {server.name} server"
+    started.append(Child(name, lambda: start().process, server.log, server.process))
+    return server
+
+
+def _worker(pool: str, environment: dict[str, str]) -> Child:
+    log = prefect_folder() / f"worker-{pool}.log"
+    start = functools.partial(servers.spawn, [*WORKER, pool], log, environment)
+    return Child(f"The worker of the pool {pool}", start, log, start())
+
+
+def _deploy(environment: dict[str, str]) -> None:
+    """Register work pools and deployments.
+
+    Raises:
+        UserError: that ended with an error or took too long.
+    """
+    log = prefect_folder() / "deploy.log"
+    process = servers.spawn(list(DEPLOY), log, environment)
+    try:
+        code = process.wait(DEPLOY_TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise UserError(
+            f"the deployments were not registered within {DEPLOY_TIMEOUT_SECONDS:.0f} s; see {log}"
+        ) from None
+    finally:
+        servers.stop(process)
+    if code:
+        last = servers.last_line(log)
+        raise UserError(f"the deployments could not be registered: {last}; see {log}")
 
 
 def _show(console: Console, prefect_url: str, mlflow_url: str) -> None:

@@ -44,7 +44,7 @@ def test_a_server_that_ends_at_its_start_names_its_log(data_root: Path) -> None:
     log = data_root / "server.log"
     process = servers.spawn(["-c", "print('no'); raise SystemExit(3)"], log, {})
     server = servers.Server("Prefect", "http://127.0.0.1:1", "/", log, process)
-    with pytest.raises(UserError, match=r"ended at its start; see .*server\.log"):
+    with pytest.raises(UserError, match=r"ended at its start: no; see .*server\.log"):
         servers.wait_until_healthy(server)
     assert log.read_text(encoding="utf-8") == "no\n"
 
