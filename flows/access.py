@@ -228,7 +228,7 @@ def check_prefect(api_url: str) -> None:
     try:
         with prefect_client(api_url) as client:
             answer = client.get("/admin/version")
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise UserError(_unreachable(name, "PREFECT_API_URL", error)) from None
     if answer.status_code in (401, 403):
         given = os.environ.get("PREFECT_API_AUTH_STRING")
@@ -262,7 +262,7 @@ def check_mlflow(url: str) -> None:
             url, headers, "MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_INSECURE_TLS"
         ) as client:
             answer = client.get("/api/2.0/mlflow/experiments/search", params={"max_results": 1})
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise UserError(_unreachable(name, "MLFLOW_TRACKING_URI", error)) from None
     if answer.status_code in (401, 403):
         if not headers and _mlflow_signs_in_otherwise():
@@ -296,5 +296,5 @@ def _mlflow_signs_in_otherwise() -> bool:
     return file.exists() or any(os.environ.get(name) for name in variables)
 
 
-def _unreachable(name: str, variable: str, error: httpx.HTTPError) -> str:
+def _unreachable(name: str, variable: str, error: Exception) -> str:
     return f"{name} does not answer ({error}); start it, or correct or unset {variable}"

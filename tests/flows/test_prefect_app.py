@@ -1,0 +1,77 @@
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from prefect.server.api import collections
+
+from flows import prefect_app
+
+
+def _get(hosts: set[str], host: str) -> httpx.Response:
+    app = FastAPI()
+    app.get("/")(lambda: "page")
+
+    async def get() -> httpx.Response:
+        transport = httpx.ASGITransport(prefect_app.guarded(app, hosts))
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            return await client.get("/", headers={"Host": host})
+
+    return asyncio.run(get())
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:4200", 200),
+        ("localhost", 200),
+        ("[::1]:4200", 200),
+        ("evil.example:4200", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("", 403),
+    ],
+)
+def test_only_requests_to_own_names_are_answered(host: str, status: int) -> None:
+    assert _get({"127.0.0.1", "localhost", "::1"}, host).status_code == status
+
+
+def test_any_name_is_answered_where_the_user_says_so() -> None:
+    assert _get({"*"}, "proxy.example").status_code == 200
+
+
+def test_pages_may_talk_to_this_server_only() -> None:
+    policy = _get({"x"}, "x").headers["content-security-policy"]
+    assert policy.startswith("default-src 'self' ")
+    assert "http" not in policy
+
+
+def test_a_foreign_websocket_is_closed() -> None:
+    sent: list[Any] = []
+
+    async def connect() -> None:
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "websocket", "headers": [(b"host", b"evil.example")]}
+        await prefect_app.guarded(FastAPI(), {"localhost"})(scope, None, send)
+
+    asyncio.run(connect())
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+def test_the_hosts_are_those_of_the_origins(monkeypatch: pytest.MonkeyPatch) -> None:
+    origins = "http://127.0.0.1:4200, https://runs.example"
+    monkeypatch.setenv("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", origins)
+    assert prefect_app._allowed_hosts() == {"127.0.0.1", "runs.example"}
+
+
+def test_the_catalogue_is_read_from_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", "http://127.0.0.1:4200")
+    monkeypatch.setattr(collections, "KNOWN_VIEWS", dict(collections.KNOWN_VIEWS))
+    monkeypatch.setattr(prefect_app.server, "create_app", FastAPI)
+    prefect_app.create_app()
+    assert set(collections.KNOWN_VIEWS.values()) == {""}
+    collections.GLOBAL_COLLECTIONS_VIEW_CACHE.clear()
+    view = asyncio.run(collections.get_collection_view("aggregate-worker-metadata"))
+    assert "process" in view["prefect"]
