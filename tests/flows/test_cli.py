@@ -64,6 +64,51 @@ def test_what_the_user_must_mend_is_one_line_before_a_server_starts(
     assert message in fails(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("variable", "path", "message"),
+    [
+        ("PREFECT_API_URL", "/api", "the Prefect server at http://127.0.0.1:"),
+        ("MLFLOW_TRACKING_URI", "", "the MLflow server at http://127.0.0.1:"),
+    ],
+)
+def test_a_server_elsewhere_that_does_not_answer_is_named(
+    fails: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    path: str,
+    message: str,
+) -> None:
+    monkeypatch.setenv(variable, f"http://me:word@127.0.0.1:{cli.servers.free_port()}{path}")
+    said = fails("--profile", "cpu-demo")
+    assert message in said
+    assert f"correct or unset {variable}" in said
+    assert "word" not in said
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "http"])
+def test_a_port_is_a_number_that_there_is(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["up", "--prefect-port", port])
+    assert ended.value.code == cli.USER_ERROR
+    assert f"'{port}'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_doctor_names_what_is_to_mend(data_root: Path) -> None:
+    (data_root / "prefect").mkdir()
+    (data_root / "prefect" / "prefect.db").write_text("this is no database, however long it is")
+    environment = {**_environment(data_root), "MLFLOW_TRACKING_USERNAME": "me"}
+    ended = subprocess.run(
+        _command("doctor"), cwd=CHECKOUT, env=environment, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (cli.USER_ERROR, "")
+    lines = ended.stdout.splitlines()
+    bad = [line.split("  ")[0] for line in lines if line.startswith("✗")]
+    assert bad == ["✗ Passwords", "✗ Prefect data"]
+    assert sum("→" in line for line in lines) == 2
+    assert lines[-1] == "2 to mend."
+
+
 def test_a_broken_configuration_file_is_named(fails: Callable[..., str], tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text('{"ppo": ', encoding="utf-8")
