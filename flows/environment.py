@@ -19,6 +19,7 @@ NO_TELEMETRY = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_MODEL_CATALOG_URI": "",  # its list of other people's models comes from GitHub
     "HF_HUB_DISABLE_TELEMETRY": "1",  # also what transformers and TRL send
+    "HF_UPDATE_DOWNLOAD_COUNTS": "false",  # of hub data sets
     "DISABLE_SAFETENSORS_CONVERSION": "1",  # asks a service to convert the model that is loaded
 }
 
@@ -34,6 +35,7 @@ STAGE_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
 }
 
@@ -75,6 +77,7 @@ def prepare() -> None:
         "MPLCONFIGDIR": str(data_root() / "cache" / "matplotlib"),
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     }
     for name, value in quiet.items():
         os.environ.setdefault(name, value)

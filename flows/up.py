@@ -39,8 +39,7 @@ def up(
         UserError: a part could not be started, or ends again and again; other machines reach
             ``host`` and no password is set.
     """
-    api_url = os.environ.get("PREFECT_API_URL", "").rstrip("/")
-    mlflow_url = access.server_address(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    api_url, mlflow_url = _elsewhere()
     access.require_passwords(host, prefect=not api_url, mlflow=not mlflow_url)
     standing = servers.standing_servers()
     if standing is not None:
@@ -54,9 +53,8 @@ def up(
         stack.callback(os.environ.pop, supervisor.MARK, None)
         workers: list[Child] = []
         started: list[Child] = []
+        waiting: list[servers.Server] = []
         stack.callback(lambda: supervisor.end(workers, started))
-        console.print("Starting; the first start takes up to a minute.")
-        waiting = []
         if not api_url:
             port = _port(console, host, prefect_port, "Prefect", servers.PREFECT_PORT)
             start = functools.partial(servers.start_prefect, port, host=host, standing=True)
@@ -65,15 +63,14 @@ def up(
         tracking_uri = mlflow_url
         if not mlflow_url:
             port = _port(console, host, mlflow_port, "MLflow", servers.MLFLOW_PORT)
-            waiting.append(
-                _start(functools.partial(servers.start_mlflow, port, host=host), started)
-            )
+            start = functools.partial(servers.start_mlflow, port, host=host)
+            waiting.append(_start(start, started))
             mlflow_url = waiting[-1].url
             tracking_uri = "" if servers.tracks_locally() else mlflow_url
+        console.print("Starting; the first start takes up to a minute.")
         for server in waiting:
             servers.wait_until_healthy(server)
-        access.check_prefect(api_url)
-        access.check_mlflow(mlflow_url)
+            _check_password(server)
         environment = {"PREFECT_API_URL": api_url}
         if tracking_uri and not os.environ.get("MLFLOW_TRACKING_URI"):
             environment["MLFLOW_TRACKING_URI"] = tracking_uri
@@ -91,6 +88,17 @@ def up(
                 supervisor.look_after([*started, *workers], say)
                 time.sleep(SECONDS_BETWEEN_LOOKS)
         console.print("Stopping.")
+
+
+def _elsewhere() -> tuple[str, str]:
+    """The API and the MLflow server that the user names, both asked whether they let us in."""
+    api_url = os.environ.get("PREFECT_API_URL", "").rstrip("/")
+    mlflow_url = access.server_address(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    if api_url:
+        access.check_prefect(api_url)
+    if mlflow_url:
+        access.check_mlflow(mlflow_url)
+    return api_url, mlflow_url
 
 
 @contextlib.contextmanager
@@ -139,6 +147,24 @@ def _start(start: Callable[[], servers.Server], started: list[Child]) -> servers
     name = f"The {server.name} server"
     started.append(Child(name, lambda: start().process, server.log, server.process))
     return server
+
+
+def _check_password(server: servers.Server) -> None:
+    """Whether a server started here lets us in.
+
+    Raises:
+        UserError: MLflow's administrator has another password, that of the first start.
+    """
+    if server.name == "Prefect":
+        access.check_prefect(f"{server.url}/api")
+        return
+    try:
+        access.check_mlflow(server.url)
+    except UserError as error:
+        raise UserError(
+            f"{error}; the account keeps the password that it was made with, and it was made at "
+            "the first start with that user name"
+        ) from None
 
 
 def _worker(pool: str, environment: dict[str, str]) -> Child:
