@@ -121,6 +121,7 @@ def _serve(options: argparse.Namespace, console: Console) -> None:
                 "PREFECT_API_URL"
             )
         os.environ["PREFECT_API_URL"] = f"{standing.prefect_url}/api"
+    access.check_prefect(os.environ["PREFECT_API_URL"])
     if options.command == "worker":
         importlib.import_module("flows.worker").work(options.pool)
         return

@@ -297,7 +297,10 @@ def recorded(prefect_url: str, mlflow_url: str, tracking_uri: str = "") -> Itera
 
 
 def mlflow_address() -> str:
-    """Address of the MLflow UI: the user's server, that of ``rlhf up``, or where it would be."""
+    """Address of the MLflow UI for links: as the user gives it, that of the user's server, that of
+    ``rlhf up``, or where that would be."""
+    if public := os.environ.get("RLHF_MLFLOW_PUBLIC_URL"):
+        return public.rstrip("/")
     given = access.server_address(os.environ.get("MLFLOW_TRACKING_URI", ""))
     if given:
         return access.without_password(given)
