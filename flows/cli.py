@@ -184,7 +184,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--earlier-run", default="", metavar="RUN", help=help_earlier)
     help_up = "start Prefect, MLflow, the deployments and the workers, and keep them running"
     up = commands.add_parser("up", help=help_up)
-    help_host = "address to listen on (%(default)s); another one needs passwords, see the README"
+    help_host = "address to listen on (%(default)s); another one needs passwords: flows/README.md"
     up.add_argument("--host", default=servers.HOST, help=help_host)
     for name, default in (("prefect", servers.PREFECT_PORT), ("mlflow", servers.MLFLOW_PORT)):
         help_port = f"{default}, or a free one where that is in use"

@@ -190,7 +190,7 @@ def test_the_gpu_is_optional():
 
 
 def test_the_readme_names_every_variable():
-    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    readme = (CHECKOUT / "flows/README.md").read_text(encoding="utf-8")
     variables = set(re.findall(r"\$\{(\w+):", TEXT))
     for service in SERVICES.values():
         environment = service.get("environment", {})
