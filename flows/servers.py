@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -172,7 +173,7 @@ def wait_until_healthy(server: Server, timeout_seconds: float = START_TIMEOUT_SE
         UserError: it ended or did not answer in time; names its log.
     """
     deadline = time.monotonic() + timeout_seconds
-    while not is_healthy(server.url + server.health_path):
+    while not (is_healthy(server.url + server.health_path) and _listens(server)):
         if server.process.poll() is not None:
             last = last_line(server.log)
             raise UserError(
@@ -184,6 +185,18 @@ def wait_until_healthy(server: Server, timeout_seconds: float = START_TIMEOUT_SE
                 f"see {server.log}"
             )
         time.sleep(0.1)
+
+
+def _listens(server: Server) -> bool:
+    """Whether it is this server that answers, and not one that was quicker to take the port."""
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(server.process.pid)
+        for part in (process, *process.children(recursive=True)):
+            for connection in part.net_connections("tcp"):
+                is_listener = connection.status == psutil.CONN_LISTEN
+                if is_listener and connection.laddr.port == urlsplit(server.url).port:
+                    return True
+    return False
 
 
 def last_line(log: Path) -> str:

@@ -57,6 +57,25 @@ def test_a_server_that_never_answers_times_out(data_root: Path) -> None:
     assert process.returncode == -signal.SIGTERM
 
 
+def test_the_answer_of_another_server_on_the_port_does_not_count(
+    data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "is_healthy", lambda url: True)
+    port = servers.free_port()
+    sleep = "import time; time.sleep(60)"
+    listen = f"import socket; s = socket.create_server(('127.0.0.1', {port})); {sleep}"
+    for program, is_ours in ((sleep, False), (listen, True)):
+        log = data_root / "server.log"
+        process = servers.spawn(["-c", program], log, {})
+        server = servers.Server("MLflow", f"http://127.0.0.1:{port}", "/", log, process)
+        with servers.stopped_at_exit(server):
+            if is_ours:
+                servers.wait_until_healthy(server)
+            else:
+                with pytest.raises(UserError, match="did not answer"):
+                    servers.wait_until_healthy(server, timeout_seconds=0.5)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the death signal is Linux's")
 def test_a_server_dies_with_its_parent(data_root: Path) -> None:
     program = (
