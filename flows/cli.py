@@ -24,7 +24,7 @@ from flows.environment import prefect_folder, prepare
 from flows.profiles import PROFILES, merged, override, profile
 from stages.core.artifacts import data_root, write_atomically
 from stages.core.config import PipelineConfig
-from stages.core.errors import StageCrashedError, UserError
+from stages.core.errors import StageCrashedError, UserError, without_passwords
 
 CRASHED, USER_ERROR, INTERRUPTED = 1, 2, 130
 
@@ -48,6 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from flows.up import up
 
             up(console, options.host, options.prefect_port, options.mlflow_port)
+        elif options.command == "gc":
+            from flows.gc import clean_up
+
+            clean_up(console, options.keep_runs, options.older_than, options.apply)
         elif options.command in ("deploy", "worker"):
             _serve(options, console)
         else:
@@ -61,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         log = prefect_folder() / "cli.log"
         with contextlib.suppress(OSError), log.open("a", encoding="utf-8") as file:
-            traceback.print_exc(file=file)
+            file.write(without_passwords(traceback.format_exc()))
         return _fail(f"{type(error).__name__}: {error}; see {log}", CRASHED)
     return 0
 
@@ -198,6 +202,12 @@ def parser() -> argparse.ArgumentParser:
     deploy.add_argument("--cron", default="", help="its schedule, such as '0 4 * * 0'")
     deploy.add_argument("--timezone", default="UTC", help="of the schedule, such as Europe/Berlin")
     _add_settings(deploy)
+    gc = commands.add_parser("gc", help="list results that nothing needs any more, or remove them")
+    gc.add_argument("--apply", action="store_true", help="remove them")
+    help_keep = "the newest pipeline runs of each experiment keep their results (default: 5)"
+    gc.add_argument("--keep-runs", type=_count, default=5, metavar="N", help=help_keep)
+    help_older = "leave what has changed in so many days (default: 7)"
+    gc.add_argument("--older-than", type=_count, default=7, metavar="DAYS", help=help_older)
     worker = commands.add_parser("worker", help="run what is due on a work pool, until Ctrl-C")
     worker.add_argument("pool", help="cpu or gpu")
     return command
@@ -220,6 +230,13 @@ def _port(text: str) -> int:
     if not 0 < port < 2**16:
         raise ValueError
     return port
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
 
 
 def _setting(text: str) -> tuple[str, str]:
@@ -248,7 +265,7 @@ def _write_resolved(config: PipelineConfig) -> Path:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"rlhf: {' '.join(message.split())}", file=sys.stderr)
+    print(f"rlhf: {without_passwords(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 

@@ -1,5 +1,10 @@
 """The ways in which a stage ends without a result."""
 
+import re
+
+PASSWORD = re.compile(r"(?<=://)[^/\s'\"]+@")
+"""User and password in an address."""
+
 
 class UserError(Exception):
     """Something that only the user can mend: bad data, a setting, a full disk.
@@ -16,3 +21,8 @@ class StageCrashedError(Exception):
 class StageOutOfMemoryError(StageCrashedError):
     """The stage's process ran out of the device's or the machine's memory. Worth another try with a
     smaller micro batch."""
+
+
+def without_passwords(text: str) -> str:
+    """``text`` with the user and password left out of every address in it."""
+    return PASSWORD.sub("", text)

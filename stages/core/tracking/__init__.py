@@ -2,11 +2,12 @@
 
 One parent run a pipeline run, one nested run a stage. ``pipeline_runs`` is the flow's side and
 ``stage_runs`` that of a stage's process; ``registry`` holds the model versions, and
-``earlier_results`` finds and fetches what other runs, on other machines too, have finished.
+``earlier_results`` finds and fetches what other runs, on other machines too, have finished;
+``references`` says which results are still needed.
 ``client`` must be imported first: it makes the import of mlflow lazy.
 """
 
-from stages.core.tracking.client import git_commit, set_up
+from stages.core.tracking.client import address, git_commit, set_up
 from stages.core.tracking.earlier_results import EarlierRun, earlier_run, fetch
 from stages.core.tracking.pipeline_runs import (
     end_abandoned_runs,
@@ -19,6 +20,7 @@ from stages.core.tracking.pipeline_runs import (
     start_pipeline_run,
     suspend_pipeline_run,
 )
+from stages.core.tracking.references import References, is_stored, read_references
 from stages.core.tracking.registry import promote, register_policy, version_tags
 from stages.core.tracking.stage_runs import (
     FLOW_RUN_VARIABLE,
@@ -36,12 +38,15 @@ __all__ = [
     "FLOW_RUN_VARIABLE",
     "PARENT_RUN_VARIABLE",
     "EarlierRun",
+    "References",
+    "address",
     "earlier_run",
     "end_abandoned_runs",
     "end_pipeline_run",
     "end_runs_of_flow",
     "fetch",
     "git_commit",
+    "is_stored",
     "log_figure",
     "log_metrics",
     "log_report",
@@ -50,6 +55,7 @@ __all__ = [
     "log_table",
     "made_in",
     "promote",
+    "read_references",
     "register_policy",
     "report_progress",
     "restart_metrics",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -23,6 +24,7 @@ import psutil
 import requests
 
 from stages.core.artifacts import data_root
+from stages.core.errors import without_passwords
 
 if TYPE_CHECKING or "mlflow" in sys.modules:
     import mlflow
@@ -53,9 +55,14 @@ def set_up() -> str:
         folder = data_root() / "mlflow"
         folder.mkdir(parents=True, exist_ok=True)
         uri = f"sqlite:///{folder / 'mlflow.db'}"
-        os.environ["MLFLOW_TRACKING_URI"] = uri
+    uri = os.environ["MLFLOW_TRACKING_URI"] = _without_login(uri)
     mlflow.set_tracking_uri(uri)
     return uri
+
+
+def address() -> str:
+    """The tracking URI, fit to be shown."""
+    return without_passwords(os.environ.get("MLFLOW_TRACKING_URI", ""))
 
 
 def patiently(call: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
@@ -156,6 +163,17 @@ def git_commit() -> str:
 # ------------------------------------------------------------------------------------ helpers
 
 
+def _without_login(uri: str) -> str:
+    """Hand user and password over in the variables that mlflow has for them: the address itself is
+    in its messages, and so in logs, on pages and in databases."""
+    parts = urlsplit(uri)
+    if not parts.scheme.startswith("http") or not parts.username or not parts.password:
+        return uri
+    os.environ.setdefault("MLFLOW_TRACKING_USERNAME", unquote(parts.username))
+    os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", unquote(parts.password))
+    return without_passwords(uri)
+
+
 def _may_pass(error: Exception) -> bool:
     if isinstance(error, requests.exceptions.ConnectionError | requests.exceptions.Timeout):
         return True
@@ -169,8 +187,8 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _cause(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{os.environ.get('MLFLOW_TRACKING_URI', '').split('@')[-1]}: {text[:200]}"
+    text = " ".join(without_passwords(str(error)).split())
+    return f"{address()}: {text[:200]}"
 
 
 def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
