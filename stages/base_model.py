@@ -27,11 +27,16 @@ def run(
     tracking.report_progress(0, 2)
     where = _from_pretrained_arguments(config, inputs)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(**where)
+        # Said outright, or a model with code of its own asks on the terminal.
+        tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
         tracking.report_progress(1, 2)
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(**where, dtype="auto")
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            **where, dtype="auto", trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if "custom code" in reason:
+            reason = "it needs code of its own to run, which this pipeline never runs"
         raise UserError(
             f"base_model.source = {config.source}: cannot be loaded: {reason}"
         ) from error

@@ -175,7 +175,7 @@ def _classifier(
     base: Path, tokenizer: PreTrainedTokenizerBase, config: RewardModelConfig
 ) -> PreTrainedModel:
     model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-        base, num_labels=1, dtype=torch.float32
+        base, num_labels=1, dtype=torch.float32, trust_remote_code=False
     )
     model.config.pad_token_id = padding_id(tokenizer)
     torch.nn.init.normal_(

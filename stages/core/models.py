@@ -55,7 +55,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         UserError: there is none, or it has no EOS token, without which replies cannot end.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: no usable tokenizer ({_first_line(error)})") from error
     if tokenizer.eos_token_id is None:
@@ -72,7 +72,7 @@ def load_model(folder: Path, device: torch.device) -> PreTrainedModel:
     """
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True
+            folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: no usable model ({_first_line(error)})") from error

@@ -163,7 +163,8 @@ def _prepare(
     """Choose and encode the held-out records; prompts and demonstrations too long for the model are
     left out."""
     datasets, limit, seed = inputs.datasets, config.max_held_out_records, config.seed
-    positions = getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", None)
+    model_config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    positions = getattr(model_config, "max_position_embeddings", None)
     max_length = int(positions or 2**31)
     rows = held_out_rows(datasets.prompts, config.num_prompts, seed)
     encoded = [(row["prompt"], encode_prompt(tokenizer, row["prompt"])) for row in rows]

@@ -1,5 +1,8 @@
 """Bringing a model: a folder, a GGUF file, and what cannot be brought."""
 
+import json
+import os
+import shutil
 import subprocess
 
 import pytest
@@ -47,6 +50,20 @@ def test_a_folder_without_a_model_is_refused_in_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"base_model\.source = .*empty: cannot be loaded"):
         bring(tmp_path / "empty", tmp_path)
+
+
+def test_code_that_a_model_brings_along_is_never_run(tokenizer_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda text: pytest.fail(f"it asked: {text}"))
+    source, ran = tmp_path / "source", tmp_path / "ran"
+    shutil.copytree(tokenizer_folder, source)
+    places = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
+    (source / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": places}))
+    (source / "code.py").write_text(f"open({os.fspath(ran)!r}, 'w')")
+    with pytest.raises(UserError, match="needs code of its own to run, which this pipeline never"):
+        bring(source, tmp_path)
+    with pytest.raises(UserError, match="custom code"):
+        load_model(source, CPU)
+    assert not ran.exists()
 
 
 def test_a_hub_name_must_be_pinned(tmp_path):
