@@ -51,7 +51,8 @@ def clean_up(console: Console, keep_runs: int, older_than_days: float, apply: bo
     if not found:
         console.print("Nothing to remove.")
         return
-    _show(console, found)
+    if _show(console, found):
+        console.print("\n* MLflow has a copy, which a run that needs it fetches.")
     total = sum(waste.size_bytes for waste in found)
     if not apply:
         console.print(f"\n{decimal(total)} in all. Nothing was removed; --apply does it.")
@@ -80,10 +81,8 @@ def find(keep_runs: int, older_than_days: float) -> list[Waste]:
     found = []
     for key, place in places.items():
         if key not in needed:
-            why = "no run in MLflow has it"
-            if key in references.named:
-                why = f"only runs before the newest {keep_runs} have it"
-            why = why if place.is_complete else f"interrupted, and {why}"
+            why = "only older runs have it" if key in references.named else "no run has it"
+            why = why if place.is_complete else f"interrupted; {why}"
             makers = references.makers.get(key, ())
             size = sum(map(num_bytes, place.entries))
             found.append(Waste(place.folder, why, place.changed(), size, key, makers=makers))
@@ -182,18 +181,22 @@ def _json(path: Path) -> Any:
         return None
 
 
-def _show(console: Console, found: Sequence[Waste]) -> None:
+def _show(console: Console, found: Sequence[Waste]) -> bool:
+    """Print the table; return whether MLflow has a copy of something in it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("what", no_wrap=True)
     for name in ("size", "age"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("why it goes")
+    has_copies = False
     for waste in found:
-        days = (time.time() - waste.changed) / DAY_SECONDS if waste.changed else 0.0
-        copy = "; MLflow has a copy" if tracking.is_stored(waste.makers) else ""
-        age = f"{days:.0f} days" if waste.changed else ""
-        table.add_row(_shown(waste.path), decimal(waste.size_bytes), age, waste.why + copy)
+        is_stored = tracking.is_stored(waste.makers)
+        has_copies |= is_stored
+        age = f"{(time.time() - waste.changed) / DAY_SECONDS:.0f} days" if waste.changed else ""
+        why = waste.why + (" *" if is_stored else "")
+        table.add_row(_shown(waste.path), decimal(waste.size_bytes), age, why)
     console.print(table)
+    return has_copies
 
 
 def _shown(path: Path) -> str:

@@ -118,10 +118,10 @@ def test_what_no_run_or_only_old_runs_have_goes_with_its_siblings(
     client.delete_run(deleted)
     run(("sft", B))
     assert found() == {
-        f"sft/{C}": "no run in MLflow has it",
-        f"sft/{D}": "interrupted, and no run in MLflow has it",
+        f"sft/{C}": "no run has it",
+        f"sft/{D}": "interrupted; no run has it",
     }
-    assert found(keep_runs=1)[f"sft/{A}"] == "only runs before the newest 1 have it"
+    assert found(keep_runs=1)[f"sft/{A}"] == "only older runs have it"
     assert sweep(keep_runs=1) > 3000
     names = {path.name for path in (data_root / "runs" / "sft").iterdir()}
     assert names == {B, f"{B}.log", f"{B}.lock"}
@@ -324,7 +324,8 @@ def test_the_command_lists_then_removes_what_mlflow_can_give_back(
     assert cli.main(["gc", "--keep-runs", "0"]) == 0
     listed = capsys.readouterr().out
     assert f"runs/sft/{A}" in listed
-    assert "10 days  only runs before the newest 0 have it; MLflow has a copy" in listed
+    assert "10 days  only older runs have it *" in listed
+    assert "* MLflow has a copy" in listed
     assert "Nothing was removed; --apply does it." in listed
     assert folder.exists()
     assert cli.main(["gc", "--keep-runs", "0", "--apply"]) == 0
