@@ -27,7 +27,7 @@ from stages.core.artifacts import (
     read_result,
     write_atomically,
 )
-from stages.core.config import Compute, Frozen, StageConfig
+from stages.core.config import Compute, Frozen, PPOConfig, StageConfig, TrainingConfig
 from stages.core.errors import StageCrashedError, StageOutOfMemoryError, UserError
 
 SPEC_FILE = "spec.json"
@@ -117,7 +117,8 @@ def run_stage(
         }
         write_atomically(out_dir / SPEC_FILE, json.dumps(spec, indent=2))
         with out_dir.with_suffix(".log").open("a", encoding="utf-8") as log:
-            _run_process(config.stage, out_dir, compute, log, on_line, on_progress, environment)
+            command = _command(config, out_dir, compute)
+            _run_process(config.stage, command, compute, log, on_line, on_progress, environment)
         result = read_result(out_dir)
     if result is None:
         raise StageCrashedError(f"{config.stage}: no sound result in {out_dir}")
@@ -135,9 +136,10 @@ def _digests(value: Any) -> Any:
     return value
 
 
-def _command(out_dir: Path, compute: Compute) -> list[str]:
+def _command(config: StageConfig, out_dir: Path, compute: Compute) -> list[str]:
     program = ["-m", "stages", str(out_dir)]
-    if compute.num_processes == 1:
+    # The ranks of a stage that does not train would all write the same files.
+    if compute.num_processes == 1 or not isinstance(config, TrainingConfig | PPOConfig):
         return [sys.executable, *program]
     torchrun = ["-m", "torch.distributed.run", "--standalone"]
     return [sys.executable, *torchrun, f"--nproc_per_node={compute.num_processes}", *program]
@@ -145,7 +147,7 @@ def _command(out_dir: Path, compute: Compute) -> list[str]:
 
 def _run_process(
     stage: str,
-    out_dir: Path,
+    command: list[str],
     compute: Compute,
     log: IO[str],
     on_line: LineHandler,
@@ -165,7 +167,7 @@ def _run_process(
         child_environment["OMP_NUM_THREADS"] = str(compute.num_threads)
     # A group of its own, so that everything the stage started can be ended with it.
     process = subprocess.Popen(
-        _command(out_dir, compute),
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

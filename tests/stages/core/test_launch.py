@@ -74,6 +74,13 @@ def copy(finished, tmp_path):
     return inputs, stage_folder(CONFIG, inputs)
 
 
+@pytest.mark.slow
+def test_a_stage_that_does_not_train_has_one_process_whatever_the_ranks(tmp_path):
+    inputs = documents(tmp_path / "documents", texts=[TEXT] * 2000)
+    result = run_stage(CONFIG, inputs, Compute(num_processes=2))
+    assert read_result(stage_folder(CONFIG, inputs)) == result
+
+
 # ------------------------------------------------------------------------------------------- keys
 
 
