@@ -49,9 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             up(console, options.host, options.prefect_port, options.mlflow_port)
         elif options.command == "gc":
-            from flows.gc import clean_up
-
-            clean_up(console, options.keep_runs, options.older_than, options.apply)
+            _clean_up(options, console)
         elif options.command in ("deploy", "worker"):
             _serve(options, console)
         else:
@@ -113,6 +111,14 @@ def _run(options: argparse.Namespace, console: Console) -> None:
             reporter.places["replay"] = f"rlhf run --config {replay}"
             reporter.places["both UIs"] = "make up"
             progress.print_summary(console, reporter)
+
+
+def _clean_up(options: argparse.Namespace, console: Console) -> None:
+    standing = servers.standing_servers()
+    if standing and standing.tracking_uri and not os.environ.get("MLFLOW_TRACKING_URI"):
+        os.environ["MLFLOW_TRACKING_URI"] = standing.tracking_uri
+    gc = importlib.import_module("flows.gc")
+    gc.clean_up(console, options.keep_runs, options.older_than, options.apply)
 
 
 def _serve(options: argparse.Namespace, console: Console) -> None:

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from flows import servers
+from flows import access, servers
 from stages.core.artifacts import read_result
 
 FLOW_RUN_SECONDS = 240.0
@@ -64,7 +63,7 @@ def worker(tmp_path: Path) -> Callable[..., contextlib.AbstractContextManager[Pa
 
 def _run(api_url: str, deployment: str, parameters: dict[str, Any]) -> None:
     """Trigger the deployment and wait until its run has completed."""
-    with httpx.Client(base_url=api_url, trust_env=False, timeout=30) as api:
+    with access.prefect_client(api_url) as api:
         found = api.get(f"/deployments/name/{deployment}").raise_for_status().json()
         path = f"/deployments/{found['id']}/create_flow_run"
         run = api.post(path, json={"parameters": parameters}).raise_for_status().json()
