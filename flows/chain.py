@@ -1,6 +1,8 @@
 """A chain of stages inside a flow run: its MLflow run, one task a stage, and how it ends."""
 
 import contextlib
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -31,10 +33,11 @@ def pipeline_run(config: PipelineConfig, name: str, results: Results) -> Iterato
     Args:
         results: filled by the block; the figures of the evaluation among them are the run's.
     """
+    _outlive_reader()
     flow_run_id = str(prefect.runtime.flow_run.id or "")
     progress.current().flow_run_id = flow_run_id
     recovery.mark_this_run([config.profile, tracking.git_commit()[:10]])
-    recovery.sweep()
+    recovery.sweep_if_possible()
     tracking.end_abandoned_runs()
     run_id = tracking.start_pipeline_run(config, name, flow_run_id, _flow_page(flow_run_id))
     page = mlflow_address() + tracking.run_page(run_id)
@@ -128,6 +131,24 @@ def bring(earlier: tracking.EarlierRun, run_id: str, stages: Sequence[str]) -> R
 
 
 # ------------------------------------------------------------------------------------ helpers
+
+
+def _outlive_reader() -> None:
+    """Let what a worker's flow run prints get lost once nobody reads it: a killed worker leaves a
+    broken pipe, and printing into it would end a run that is well."""
+    if recovery.RUN_VARIABLE not in os.environ:
+        return
+
+    def forgiving(call: Callable[..., Any]) -> Callable[..., Any]:
+        def quiet(*arguments: Any) -> Any:
+            with contextlib.suppress(BrokenPipeError):
+                return call(*arguments)
+
+        return quiet
+
+    for stream in (sys.stdout, sys.stderr):
+        for name in ("write", "flush"):
+            setattr(stream, name, forgiving(getattr(stream, name)))
 
 
 def _outputs(result: StageResult) -> Frozen:

@@ -71,6 +71,13 @@ def prepare() -> None:
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        # Half an hour of patience with a server that is away, as with MLflow's.
+        "PREFECT_CLIENT_MAX_RETRIES": "10",
+        # In memory, by default: a restarted server knows no lease, and each run that holds a place
+        # of a limited deployment ends at its next renewal, minutes later.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+            "prefect.server.concurrency.lease_storage.filesystem"
+        ),
         # A heartbeat automation ends healthy runs at the default of 180 s.
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "HF_HOME": str(data_root() / "cache" / "huggingface"),

@@ -321,7 +321,7 @@ def mlflow_address() -> str:
     return standing.mlflow_url if standing else f"http://{HOST}:{MLFLOW_PORT}"
 
 
-def die_with_parent() -> None:
+def die_with_parent(how: signal.Signals = signal.SIGTERM) -> None:
     """Ask Linux to end this process when the thread that started it is gone; for ``preexec_fn``."""
     pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, how)

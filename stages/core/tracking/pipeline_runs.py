@@ -46,11 +46,15 @@ def start_pipeline_run(
 
 def end_pipeline_run(run_id: str, status: str, metrics: Mapping[str, float]) -> None:
     """Close the parent run as FINISHED, FAILED or KILLED, with the figures of the whole chain, and
-    as KILLED the stage runs whose process could not close them itself."""
+    as KILLED what else of the flow run is open: stage runs whose process could not close them, and
+    second runs, made because the server was killed before it could say that the first was."""
     client = PatientClient()
-    experiment = client.get_run(run_id).info.experiment_id
-    for run in client.search_runs([experiment], f"{_children(run_id)} and {RUNNING}"):
-        client.set_terminated(run.info.run_id, "KILLED")
+    run = client.get_run(run_id)
+    flow_run_id = run.data.tags.get("prefect_flow_run")
+    of_flow = f"tags.prefect_flow_run = '{flow_run_id}'" if flow_run_id else _children(run_id)
+    for other in client.search_runs([run.info.experiment_id], f"{of_flow} and {RUNNING}"):
+        if other.info.run_id != run_id:
+            client.set_terminated(other.info.run_id, "KILLED")
     for name, value in metrics.items():
         client.log_metric(run_id, name, value)
     client.set_terminated(run_id, status)
@@ -118,9 +122,10 @@ def run_page(run_id: str) -> str:
 
 
 def _reopen(client: PatientClient, run_id: str) -> None:
-    client.update_run(run_id, status="RUNNING")
+    """The process first: what runs in the name of a dead one is ended by the next sweep."""
     for name, value in process_tags().items():
         client.set_tag(run_id, name, value)
+    client.update_run(run_id, status="RUNNING")
 
 
 def _children(run_id: str) -> str:

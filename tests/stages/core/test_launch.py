@@ -19,9 +19,10 @@ import psutil
 import pytest
 from filelock import FileLock
 
+from stages.core import launch
 from stages.core.artifacts import Artifact, content_digest, make_artifact, read_result
 from stages.core.config import Compute, TokenizerConfig, TokenizerInputs
-from stages.core.errors import StageCrashedError, UserError
+from stages.core.errors import StageCrashedError, StageOutOfMemoryError, UserError
 from stages.core.launch import (
     _crash_message,
     _progress_event,
@@ -250,6 +251,29 @@ def test_a_crash_can_be_retried_while_its_error_is_still_at_hand(tmp_path):
         away.rename(tmp_path / "documents")
         assert run_stage(CONFIG, inputs, Compute(), on_line=str).stage == "tokenizer"
         assert kept.__traceback__ is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("work", "error"),
+    [
+        ("bytearray(2**62)", StageOutOfMemoryError),
+        ("__import__('torch').empty(2**50)", StageOutOfMemoryError),
+        ("__import__('os').kill(__import__('os').getpid(), 9)", StageCrashedError),
+        ("1 / 0", StageCrashedError),
+    ],
+)
+def test_want_of_memory_is_told_from_other_crashes(work, error, tmp_path, monkeypatch):
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom stages import __main__ as stage\n"
+        f"stage._run = lambda out_dir: {work}\nsys.exit(stage.main(Path(sys.argv[1])))"
+    )
+    monkeypatch.setattr(
+        launch, "_command", lambda out_dir, compute: [sys.executable, "-c", program, str(out_dir)]
+    )
+    with pytest.raises(StageCrashedError) as crash:
+        run_stage(CONFIG, documents(tmp_path / "documents"), Compute(), on_line=str)
+    assert type(crash.value) is error
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,14 @@
 """A real MLflow store for all tests here, since making its tables takes seconds; each test has an
 experiment of its own."""
 
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import pytest
 
+from flows import servers
 from stages.core import tracking
 from stages.core.artifacts import Artifact, StageResult
 from stages.core.config import CleanConfig, CleanInputs, Datasets, PipelineConfig
@@ -15,6 +21,33 @@ KEY = "0123456789ab"
 def store(tmp_path_factory):
     """URI of one SQLite store, its tables made."""
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+@dataclass(frozen=True)
+class RestartedServer:
+    """A real server that can be killed, and started again on the same port and database."""
+
+    start: Callable[[], None]
+    kill: Callable[[], None]
+
+
+@pytest.fixture
+def mlflow_server(tmp_path, monkeypatch):
+    port, started = servers.free_port(), []
+
+    def start():
+        started.append(servers.start_mlflow(port))
+        servers.wait_until_healthy(started[-1])
+
+    def kill():
+        os.killpg(started[-1].process.pid, signal.SIGKILL)
+        started[-1].process.wait()
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{servers.HOST}:{port}")
+    start()
+    yield RestartedServer(start, kill)
+    for server in started:
+        servers.stop(server.process)
 
 
 @pytest.fixture

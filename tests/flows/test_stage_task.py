@@ -1,0 +1,64 @@
+"""A stage that runs out of memory is tried again with half the micro batch, as long as there is a
+half. The stage's process is stood for, since no test machine shall run out of memory."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from flows import stage_task
+from stages.core.artifacts import StageResult
+from stages.core.config import CollectConfig, CollectInputs, Compute
+from stages.core.errors import StageOutOfMemoryError, UserError
+
+pytestmark = pytest.mark.usefixtures("prefect_server", "data_root")
+
+Tries = list[tuple[int, bool]]
+Run = Callable[[int], None]
+
+
+@pytest.fixture
+def tries() -> Tries:
+    """The micro batches that were tried, and whether each try began from nothing."""
+    return []
+
+
+@pytest.fixture
+def run(tries: Tries, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a stage for which a micro batch of so many sequences is not too much."""
+
+    def with_room_for(room: int) -> None:
+        def run_stage(config: Any, inputs: Any, compute: Compute, **options: Any) -> StageResult:
+            tries.append((compute.micro_batch_size, options["fresh"]))
+            if compute.micro_batch_size > room:
+                raise StageOutOfMemoryError("collect ran out of memory; whole log: /x.log")
+            return StageResult(stage="collect", key="0", outputs={}, metrics={}, files={})
+
+        monkeypatch.setattr(stage_task, "run_stage", run_stage)
+        compute = Compute(micro_batch_size=12, num_threads=3)
+        stage_task.run_or_reuse(CollectConfig(), CollectInputs(), compute, True, "", [])
+
+    return with_room_for
+
+
+def test_enough_memory_changes_nothing(run: Run, tries: Tries) -> None:
+    run(12)
+    assert tries == [(12, True)]
+
+
+def test_the_micro_batch_is_halved_until_it_fits(run: Run, tries: Tries) -> None:
+    run(3)
+    # The first try throws the old folder away; the next ones go on from its checkpoints.
+    assert tries == [(12, True), (6, False), (3, False)]
+
+
+def test_not_enough_memory_for_one_sequence_is_one_line_with_the_cure(
+    run: Run, tries: Tries
+) -> None:
+    with pytest.raises(UserError) as refusal:
+        run(0)
+    assert [size for size, _ in tries] == [12, 6, 3, 1]
+    message = str(refusal.value)
+    assert message.startswith("collect ran out of memory; whole log: /x.log; even one sequence at")
+    assert "shorten collect's max_length or max_completion_length, or take a smaller" in message
+    assert "\n" not in message
