@@ -215,10 +215,11 @@ def _watch_heartbeats() -> None:
             within=datetime.timedelta(seconds=HEARTBEAT_SECONDS),
         ),
         actions=[
+            # Not by force: it also fires for a run that has completed, where the server was killed
+            # before it noted so, and would have it begun again.
             ChangeFlowRunState(
                 name="Crashed",
                 state=StateType.CRASHED,
-                force=True,
                 message=f"No sign of life for {HEARTBEAT_SECONDS} s: the machine or its network.",
             )
         ],

@@ -28,6 +28,10 @@ SAFETY = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
 }
 
+LEASE_STORAGE = "prefect.server.concurrency.lease_storage.filesystem"
+"""By default in memory: a restarted server knows no lease, and Prefect ends each run that holds a
+place of a limited deployment when it next renews its lease, minutes later."""
+
 STAGE_ENVIRONMENT = {
     **NO_TELEMETRY,
     **SAFETY,
@@ -73,11 +77,7 @@ def prepare() -> None:
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         # Half an hour of patience with a server that is away, as with MLflow's.
         "PREFECT_CLIENT_MAX_RETRIES": "10",
-        # In memory, by default: a restarted server knows no lease, and each run that holds a place
-        # of a limited deployment ends at its next renewal, minutes later.
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
-            "prefect.server.concurrency.lease_storage.filesystem"
-        ),
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASE_STORAGE,
         # A heartbeat automation ends healthy runs at the default of 180 s.
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "HF_HOME": str(data_root() / "cache" / "huggingface"),

@@ -34,7 +34,7 @@ LOOK_BACK_HOURS = 24
 STUCK_SECONDS = 60
 """A run that a worker took and that has no process for so long was lost with the worker."""
 SETTLING_SECONDS = 15
-"""A process that says that it crashed needs a while to end."""
+"""A process that says that it crashed needs a while to end, and a worker says so twice."""
 CANCELLING_SECONDS = 60
 """A worker needs so long to end a run; one that was killed, or lost its connection, never does."""
 KILLED = "The process was killed."
@@ -227,8 +227,11 @@ def _end_cancelled(client: SyncPrefectClient, run: FlowRun) -> list[FlowRun]:
 
 def _recover(client: SyncPrefectClient, run: FlowRun) -> None:
     """Schedule a crashed run again, or set it right where it was declared dead but lives."""
+    by_sweep = run.state is not None and run.state.message == KILLED
+    if _age(run) < SETTLING_SECONDS and not by_sweep:
+        return
     gone = _is_gone(run)
-    if gone is False and _age(run) > SETTLING_SECONDS:
+    if gone is False:
         _set(client, run, Running(message="The process lives."))
     elif gone is True or (gone is None and _age(run) > FOREIGN_MINUTES * 60):
         _begin_again(client, run, KILLED)

@@ -17,7 +17,7 @@ from flows.servers import die_with_parent
 from stages.core import tracking
 from stages.core.errors import UserError
 
-SECONDS_BETWEEN_SWEEPS = 20.0
+SECONDS_BETWEEN_SWEEPS = 10.0
 SECONDS_BETWEEN_TRIES = 2.0
 STOP_TIMEOUT_SECONDS = 30.0
 SHORT_LIFE_SECONDS = 60.0

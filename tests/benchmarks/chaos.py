@@ -240,6 +240,8 @@ def compare(row: dict[str, Any], reference: dict[str, Any]) -> None:
 
 
 def line(row: dict[str, Any]) -> str:
+    if "after" not in row:
+        return f"{row['victim']:<17} was never there to be killed: {row['state']}"
     how = f"{row['recoveries']} recoveries, {row['tries']} tries"
     return (
         f"{row['victim']:<17} {row.get('after', 0.0):4.0f} s {row['stage']:<13} lost "
@@ -254,7 +256,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         return (row for row in rows if row["victim"] == kind)
 
     return {
-        "kills": len(rows),
+        "kills": sum("after" in row for row in rows),
         "completed": sum(row["state"] == "COMPLETED" for row in rows),
         "same_digest": sum(row["same"] for row in rows),
         "left_running": sum(row["left"] for row in rows),

@@ -159,6 +159,20 @@ def test_a_stage_that_outlived_its_flow_is_ended_before_the_run_begins_again(
     assert stage.wait(10) != 0
 
 
+def test_a_dead_run_gives_its_place_to_the_next(client, run_in):
+    flow = client.create_flow_from_name("one at a time")
+    of = client.create_deployment(flow, "limited", work_pool_name="cpu", concurrency_limit=1)
+    first, second = (run_in(Scheduled(), ON_THIS_MACHINE, of=of) for _ in range(2))
+
+    def begin(run):
+        return client.set_flow_run_state(run.id, Pending()).state.name
+
+    assert (begin(first), begin(second)) == ("Pending", "AwaitingConcurrencySlot")
+    recovery.sweep()
+    assert _state(client, first).name == "AwaitingRetry"
+    assert (begin(second), begin(first)) == ("Pending", "AwaitingConcurrencySlot")
+
+
 # --------------------------------------------------------------------------------- living runs
 
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from flows import servers
-from flows.environment import CHECKOUT
+from flows.environment import CHECKOUT, LEASE_STORAGE
 from flows.recovery import RUN_VARIABLE
 from stages.core.config import PipelineConfig
 
@@ -27,21 +27,36 @@ Call = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Of the worker, beside a Prefect server with all deployments."""
-    root = tmp_path_factory.mktemp("worker")
+def restart_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], None]]:
+    """A Prefect server with all deployments; kills it and starts it again."""
+    root, port = tmp_path_factory.mktemp("worker"), servers.free_port()
+    started: list[servers.Server] = []
+
+    def restart() -> None:
+        if started:
+            started[-1].process.kill()
+            started[-1].process.wait()
+        started.append(servers.start_prefect(port, standing=True))
+        servers.wait_until_healthy(started[-1])
+
     with pytest.MonkeyPatch.context() as patch:
-        port = servers.free_port()
         patch.setenv("RLHF_DATA_ROOT", str(root))
         patch.setenv("PREFECT_HOME", str(root / "prefect"))
         patch.setenv("PREFECT_API_URL", f"http://{servers.HOST}:{port}/api")
         patch.setenv("PREFECT_WORKER_QUERY_SECONDS", "1")
-        server = servers.start_prefect(port, standing=True)
-        with servers.stopped_at_exit(server):
-            servers.wait_until_healthy(server)
-            deploy = [sys.executable, "-m", "flows", "deploy"]
-            subprocess.run(deploy, cwd=CHECKOUT, check=True, capture_output=True, timeout=300)
-            yield dict(os.environ)
+        patch.setenv("PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE", LEASE_STORAGE)
+        restart()
+        deploy = [sys.executable, "-m", "flows", "deploy"]
+        subprocess.run(deploy, cwd=CHECKOUT, check=True, capture_output=True, timeout=300)
+        yield restart
+    for server in started:
+        servers.stop(server.process)
+
+
+@pytest.fixture(scope="module")
+def environment(restart_server: Callable[[], None]) -> dict[str, str]:
+    """Of the worker."""
+    return dict(os.environ)
 
 
 @pytest.fixture
@@ -174,3 +189,16 @@ def test_queued_runs_of_a_full_pool_run_one_at_a_time(
     assert [run["state_type"] for run in runs] == ["COMPLETED"] * NUM_QUEUED
     for run, following in itertools.pairwise(runs):
         assert run["end_time"] <= following["start_time"]
+
+
+def test_a_place_in_a_limited_deployment_outlives_a_killed_server(
+    call: Call, restart_server: Callable[[], None]
+) -> None:
+    call("POST", "/v2/concurrency_limits/", {"name": "place", "limit": 1})
+    path = "/v2/concurrency_limits/increment-with-lease"
+    place = {"names": ["place"], "slots": 1, "mode": "concurrency", "lease_duration": 300}
+    lease = call("POST", path, place)["lease_id"]
+    restart_server()
+    # A run whose lease cannot be renewed is ended by Prefect.
+    renewed = {"lease_duration": 300}
+    assert call("POST", f"/v2/concurrency_limits/leases/{lease}/renew", renewed) is None
