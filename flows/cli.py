@@ -131,10 +131,10 @@ def _serve(options: argparse.Namespace, console: Console) -> None:
                 "PREFECT_API_URL"
             )
         os.environ["PREFECT_API_URL"] = f"{standing.prefect_url}/api"
-    access.check_prefect(os.environ["PREFECT_API_URL"])
     if options.command == "worker":
         importlib.import_module("flows.worker").work(options.pool)
         return
+    access.check_prefect(os.environ["PREFECT_API_URL"])
     deployments = importlib.import_module("flows.deployments")
     more = []
     if options.cron:

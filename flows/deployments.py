@@ -220,6 +220,7 @@ def _watch_heartbeats() -> None:
             ChangeFlowRunState(
                 name="Crashed",
                 state=StateType.CRASHED,
+                force=False,
                 message=f"No sign of life for {HEARTBEAT_SECONDS} s: the machine or its network.",
             )
         ],

@@ -12,7 +12,7 @@ import time
 
 import httpx
 
-from flows import deployments, recovery
+from flows import access, deployments, recovery
 from flows.servers import die_with_parent
 from stages.core import tracking
 from stages.core.errors import UserError
@@ -31,7 +31,7 @@ def work(pool: str) -> None:
     """Serve the pool until this process is told to end.
 
     Raises:
-        UserError: there is no such pool.
+        UserError: there is no such pool, or the Prefect server does not let us in.
         RuntimeError: Prefect's worker ends again and again.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -58,6 +58,8 @@ def _wait_for_server() -> None:
         try:
             return deployments.make_pools()
         except httpx.HTTPError as error:
+            if isinstance(error, httpx.HTTPStatusError):
+                access.check_prefect(os.environ["PREFECT_API_URL"])
             if not told:
                 log.warning("waiting for the Prefect server: %s", error or type(error).__name__)
             told = True
