@@ -35,7 +35,7 @@ def _run(arguments: list[str], home: Path, environment: Mapping[str, str]) -> tu
         env={**kept, "HOME": str(home), **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=540,
     )
     return ended.returncode, ended.stdout + ended.stderr
 

@@ -13,7 +13,7 @@ import pytest
 from flows import access, servers
 from stages.core.artifacts import read_result
 
-FLOW_RUN_SECONDS = 240.0
+FLOW_RUN_SECONDS = 300.0
 TINY = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
     "num_attention_heads": 2, "num_key_value_heads": 2, "tie_word_embeddings": True,
