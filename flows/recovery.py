@@ -266,6 +266,7 @@ def _end_task_runs(client: SyncPrefectClient) -> None:
         if flow_run.state is None or _age(flow_run) < SETTLING_SECONDS:
             continue  # its last events are on their way
         state: State[None] = Crashed(message=KILLED)
-        if flow_run.state.is_completed():
+        of_last_try = task_run.flow_run_run_count == flow_run.run_count
+        if flow_run.state.is_completed() and of_last_try:
             state = Completed(message="Its end was lost.")
         client.set_task_run_state(task_run.id, state, force=True)

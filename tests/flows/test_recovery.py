@@ -273,18 +273,28 @@ def test_a_run_that_nobody_cancels_is_ended(client, run_in, process_of, monkeypa
 
 
 @pytest.mark.parametrize("left", [Running(), Pending(), AwaitingRetry()])
-@pytest.mark.parametrize(("end", "expected"), [(Completed(), "Completed"), (Crashed(), "Crashed")])
-def test_open_task_runs_of_an_ended_run_are_ended(client, run_in, left, end, expected):
-    labels = ELSEWHERE if expected == "Crashed" else ON_THIS_MACHINE
+@pytest.mark.parametrize(
+    ("tries", "end", "expected"),
+    [
+        (1, Completed(), ("Completed", "Its end was lost.")),
+        (2, Completed(), ("Crashed", recovery.KILLED)),  # it was the first try's
+        (1, Crashed(), ("Crashed", recovery.KILLED)),
+    ],
+)
+def test_open_task_runs_of_an_ended_run_are_ended(client, run_in, left, tries, end, expected):
     run = run_in(Running(), ELSEWHERE)
-    task_run = client.create_task_run(task(lambda: None, name="sft"), run.id, "0", state=left)
+    task_run = client.create_task_run(task(lambda: None, name="sft"), run.id, "0", state=Pending())
+    client.set_task_run_state(task_run.id, Running())
     client.set_task_run_state(task_run.id, left, force=True)
+    for _ in range(1, tries):
+        client.set_flow_run_state(run.id, AwaitingRetry(), force=True)
+        client.set_flow_run_state(run.id, Running(), force=True)
     recovery.sweep()
     assert client.read_task_run(task_run.id).state.name == left.name
-    client.update_flow_run_labels(run.id, labels)
     client.set_flow_run_state(run.id, end, force=True)
     recovery.sweep()
-    assert client.read_task_run(task_run.id).state.name == expected
+    state = client.read_task_run(task_run.id).state
+    assert (state.name, state.message) == expected
 
 
 # ------------------------------------------------------------------------- waiting, server away
