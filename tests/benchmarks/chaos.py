@@ -44,6 +44,8 @@ SETTLING_SECONDS = 60.0
 """Prefect's task runs may be set right so long after their flow run has ended."""
 
 Digests = dict[str, Any]
+Moment = tuple[str, float]
+"""A stage, or "" for the time before the first, and seconds since it began."""
 
 
 def main() -> None:
@@ -70,8 +72,8 @@ def main() -> None:
         check_reference(reference, planned_stages(config, options.until))
         print(f"undisturbed: {reference['seconds']:.0f} s; logs below {root}", flush=True)
         for number, victim in enumerate(victims(options.kills, options.victims, chance)):
-            after = chance.uniform(0.0, LATEST_SHARE) * reference["seconds"]
-            row = episode(machine, f"episode-{number}", parameters, victim, after)
+            moment = pick_moment(reference, chance)
+            row = episode(machine, f"episode-{number}", parameters, victim, moment)
             compare(row, reference)
             rows.append(row)
             print(line(row), flush=True)
@@ -91,19 +93,37 @@ def victims(kills: int, kinds: list[str], chance: random.Random) -> list[str]:
     return chosen
 
 
+def pick_moment(reference: dict[str, Any], chance: random.Random) -> Moment:
+    """Any moment of the undisturbed run is as likely as any other. It is given by the stage, since
+    what else the machine does makes one run slower than another."""
+    seconds = chance.uniform(0.0, LATEST_SHARE) * reference["seconds"]
+    begun = {stage: at for stage, at in reference["begun"].items() if at <= seconds}
+    stage = max(begun, key=lambda stage: begun[stage])
+    return stage, seconds - begun[stage]
+
+
 def episode(
-    machine: Machine, name: str, parameters: Any, victim: str = "", after: float = 0.0
+    machine: Machine,
+    name: str,
+    parameters: Any,
+    victim: str = "",
+    moment: Moment = ("", 0.0),
 ) -> dict[str, Any]:
-    """Run the chain once from nothing; kill the victim ``after`` so many seconds."""
+    """Run the chain once from nothing; kill the victim so many seconds after a stage began, or when
+    a later one does."""
     machine.new_episode(name)
     began = time.monotonic()
     flow_run_id = trigger(machine, parameters)
     row: dict[str, Any] = {"victim": victim, "stage": "", "again": 0.0}
     killed, state = 0.0, ""
     known: set[int] = set()
+    begun = {"": 0.0}
     while time.monotonic() - began < MAX_SECONDS:
         machine.manage()
-        if victim and not killed and time.monotonic() - began >= after:
+        for folder in (machine.root / name / "runs").glob("*/"):
+            if folder.name != "configs":
+                begun.setdefault(folder.name, time.monotonic() - began)
+        if victim and not killed and is_due(moment, begun, time.monotonic() - began):
             targets = find(machine, victim, flow_run_id)
             row["stage"] = stage_now(machine, flow_run_id)
             if targets:
@@ -121,8 +141,8 @@ def episode(
         state = read(machine, f"/flow_runs/{flow_run_id}").get("state_type") or state
         if state in ("COMPLETED", "FAILED", "CANCELLED"):
             break
-        time.sleep(0.5)
-    row |= {"seconds": time.monotonic() - began, "state": state}
+        time.sleep(0.3)
+    row |= {"seconds": time.monotonic() - began, "state": state, "begun": begun}
     row |= how_it_ended(machine, flow_run_id)
     machine.end_episode()
     row["processes"] = len(settled(lambda: machine.left_over()))
@@ -131,6 +151,13 @@ def episode(
         mlflow_rows(machine.root / name, "select 1 from runs where status = 'RUNNING'")
     )
     return row
+
+
+def is_due(moment: Moment, begun: dict[str, float], now: float) -> bool:
+    stage, seconds = moment
+    if stage not in begun:
+        return False
+    return now - begun[stage] >= seconds or any(at > begun[stage] for at in begun.values())
 
 
 def find(machine: Machine, victim: str, flow_run_id: str) -> list[psutil.Process]:

@@ -21,7 +21,7 @@ from stages.core.config import PipelineConfig
 
 pytestmark = pytest.mark.slow
 
-TIMEOUT_SECONDS = 400.0
+TIMEOUT_SECONDS = 600.0
 NUM_QUEUED = 10
 Call = Callable[..., Any]
 

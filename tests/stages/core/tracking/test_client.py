@@ -5,6 +5,7 @@ import logging
 import sqlite3
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -87,10 +88,12 @@ def test_a_call_outlives_a_killed_server(mlflow_server, caplog):
     client = PatientClient()
     experiment = client.create_experiment("outlives")
     mlflow_server.kill()
-    threading.Timer(3.0, mlflow_server.start).start()
-    with caplog.at_level(logging.WARNING):
-        run = client.create_run(experiment)
-    assert run.info.status == "RUNNING"
+    with ThreadPoolExecutor() as pool, caplog.at_level(logging.WARNING):
+        call = pool.submit(client.create_run, experiment)
+        time.sleep(2.0)
+        assert not call.done()
+        mlflow_server.start()
+        assert call.result(timeout=60).info.status == "RUNNING"
     assert sum(WARNING in record.message for record in caplog.records) == 1
 
 
