@@ -44,8 +44,9 @@ SETTLING_SECONDS = 60.0
 """Prefect's task runs may be set right so long after their flow run has ended."""
 
 Digests = dict[str, Any]
-Moment = tuple[str, float]
-"""A stage, or "" for the time before the first, and seconds since it began."""
+Moment = tuple[str, float, float]
+"""A stage, or "" for the time before the first; seconds since it began; when that was, in the
+undisturbed run."""
 
 
 def main() -> None:
@@ -95,11 +96,11 @@ def victims(kills: int, kinds: list[str], chance: random.Random) -> list[str]:
 
 def pick_moment(reference: dict[str, Any], chance: random.Random) -> Moment:
     """Any moment of the undisturbed run is as likely as any other. It is given by the stage, since
-    what else the machine does makes one run slower than another."""
+    what else the machine does makes one run slower than the next."""
     seconds = chance.uniform(0.0, LATEST_SHARE) * reference["seconds"]
     begun = {stage: at for stage, at in reference["begun"].items() if at <= seconds}
     stage = max(begun, key=lambda stage: begun[stage])
-    return stage, seconds - begun[stage]
+    return stage, seconds - begun[stage], begun[stage]
 
 
 def episode(
@@ -107,7 +108,7 @@ def episode(
     name: str,
     parameters: Any,
     victim: str = "",
-    moment: Moment = ("", 0.0),
+    moment: Moment = ("", 0.0, 0.0),
 ) -> dict[str, Any]:
     """Run the chain once from nothing; kill the victim so many seconds after a stage began, or when
     a later one does."""
@@ -154,10 +155,12 @@ def episode(
 
 
 def is_due(moment: Moment, begun: dict[str, float], now: float) -> bool:
-    stage, seconds = moment
+    stage, seconds, undisturbed = moment
     if stage not in begun:
         return False
-    return now - begun[stage] >= seconds or any(at > begun[stage] for at in begun.values())
+    pace = begun[stage] / undisturbed if stage else 1.0
+    later = any(at > begun[stage] for at in begun.values())
+    return later or now - begun[stage] >= seconds * pace
 
 
 def find(machine: Machine, victim: str, flow_run_id: str) -> list[psutil.Process]:
