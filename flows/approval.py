@@ -32,7 +32,9 @@ class Promotion(RunInput):
     """Whether the evaluated policy becomes champion."""
 
     decision: Literal["promote", "leave as challenger"] = Field(
-        "leave as challenger", title="Decision", description="promote: it becomes the champion."
+        "leave as challenger",
+        title="Decision",
+        description="promote: it becomes the champion; else nothing changes.",
     )
     comment: str = Field("", title="Comment", description="Kept with the model version.")
 

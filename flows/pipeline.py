@@ -10,7 +10,6 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.states import Cancelled
-from pydantic import Field
 
 from flows import approval, chain, progress
 from flows.plan import OptionalStageName, check, planned_stages, position
@@ -25,6 +24,7 @@ from stages.core.config import (
     PPOOutputs,
     SFTOutputs,
 )
+from stages.core.form import parameter
 
 SEND_TIMEOUT_SECONDS = 15.0
 
@@ -37,11 +37,11 @@ def _run_name() -> str:
 @flow(name="align", flow_run_name=_run_name, persist_result=False)
 @refusals_as_states
 def align(
-    config: Annotated[PipelineConfig, Field(title="Settings")] = cpu_demo(),  # noqa: B008
-    from_stage: Annotated[OptionalStageName, Field(title="From stage")] = "",
-    until_stage: Annotated[OptionalStageName, Field(title="Until stage")] = "",
-    fresh: Annotated[bool, Field(title="Fresh")] = False,
-    earlier_run: Annotated[str, Field(title="Earlier run")] = "",
+    config: Annotated[PipelineConfig, parameter("Settings")] = cpu_demo(),  # noqa: B008
+    from_stage: Annotated[OptionalStageName, parameter("From stage")] = "",
+    until_stage: Annotated[OptionalStageName, parameter("Until stage")] = "",
+    fresh: Annotated[bool, parameter("Fresh")] = False,
+    earlier_run: Annotated[str, parameter("Earlier run")] = "",
 ) -> Any:
     """Raw text, demonstrations and preferences become an aligned, evaluated and registered model.
 

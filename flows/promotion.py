@@ -5,27 +5,27 @@ from typing import Annotated, Any, Literal
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Cancelled
-from pydantic import Field
 
 from flows import approval
 from flows.profiles import validated
 from flows.refusals import refusals_as_states
 from stages.core import tracking
+from stages.core.form import parameter
 
 
-@flow(name="promote", persist_result=False)
+@flow(name="promote", flow_run_name="promote {version}", persist_result=False)
 @refusals_as_states
 def promote(
-    version: Annotated[str, Field(title="Version")] = "challenger",
-    mode: Annotated[Literal["ask", "auto"], Field(title="Mode")] = "ask",
-    timeout_hours: Annotated[float, Field(title="Timeout hours", gt=0)] = 72.0,
+    version: Annotated[str, parameter("Version")] = "challenger",
+    mode: Annotated[Literal["ask", "auto"], parameter("Mode")] = "ask",
+    timeout_hours: Annotated[float, parameter("Timeout hours", gt=0)] = 72.0,
 ) -> Any:
     """Give the alias champion to a version of the registered model rlhf-policy.
 
     Args:
         version: Alias or number of the version.
-        mode: ask suspends the run until a person decides on this page; auto does it at once.
-        timeout_hours: A question that nobody answers ends the run after this time, hours.
+        mode: ask suspends the run until a person decides on the run's page; auto does it at once.
+        timeout_hours: A question that nobody answers ends the run after this time, hours; above 0.
 
     Raises:
         UserError: there is no such version.
@@ -35,7 +35,9 @@ def promote(
     approval.check(config)
     tags = tracking.version_tags(version)
     figures = "\n".join(
-        f"| {name} | {value} |" for name, value in sorted(tags.items()) if _is_number(value)
+        f"| {name} | {value} |"
+        for name, value in sorted(tags.items())
+        if name != "version" and _is_number(value)
     )
     text = f"`rlhf-policy` version {tags['version']}\n\n| figure | value |\n|---|---|\n{figures}\n"
     comment = "promoted without a question (mode = auto)"

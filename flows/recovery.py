@@ -38,6 +38,7 @@ SETTLING_SECONDS = 15
 CANCELLING_SECONDS = 60
 """A worker needs so long to end a run; one that was killed, or lost its connection, never does."""
 KILLED = "The process was killed."
+ENDED = "The process has ended."
 TERMINAL = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]
 
 log = logging.getLogger(__name__)
@@ -220,7 +221,7 @@ def _end_cancelled(client: SyncPrefectClient, run: FlowRun) -> list[FlowRun]:
             process.kill()  # its stage dies with it
             process.wait(SETTLING_SECONDS)
         process = None
-    if process or not _set(client, run, Cancelled(message=KILLED)):
+    if process or not _set(client, run, Cancelled(message=ENDED)):
         return []
     return [run]
 

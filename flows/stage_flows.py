@@ -2,9 +2,7 @@
 
 from typing import Annotated, Any
 
-import prefect.runtime
 from prefect import flow
-from pydantic import Field
 
 from flows import chain
 from flows.pipeline import publish
@@ -26,40 +24,30 @@ from stages.core.config import (
     StageConfig,
     TokenizerConfig,
 )
+from stages.core.form import parameter
 
 EarlierRunName = Annotated[
     str,
-    Field(
-        title="Earlier run",
-        description="The MLflow run whose results this stage builds on: its name (the newest run "
+    parameter(
+        "Earlier run",
+        "The MLflow run whose results this stage builds on: its name (the newest run "
         "called so) or id, or a registered model's alias such as rlhf-policy@champion. Empty: the "
         "newest run.",
     ),
 ]
-Fresh = Annotated[
-    bool, Field(title="Fresh", description="Make the stage again though its result is there.")
-]
-Where = Annotated[Compute, Field(title="Compute", description="Where the stage runs.")]
-
-
-def _run_name() -> str:
-    """Of a stage and its seed; the settings' form has the name ``config``."""
-    settings = prefect.runtime.flow_run.parameters.get("config")
-    seed = f" seed {settings.seed}" if hasattr(settings, "seed") else ""
-    return f"{prefect.runtime.flow_run.flow_name}{seed}"
-
-
+Fresh = Annotated[bool, parameter("Fresh", "Make the stage again though its result is there.")]
+Where = Annotated[Compute, parameter("Compute", "Where the stage runs.")]
 # The defaults are frozen models: the run form shows their values.
 COMPUTE = Compute()
 
 
-@flow(name="prepare-data", flow_run_name=_run_name, persist_result=False)
+@flow(name="prepare-data", flow_run_name="prepare-data {experiment}", persist_result=False)
 @refusals_as_states
 def prepare_data(
-    collect: Annotated[CollectConfig, Field(title="Collect")] = CollectConfig(),  # noqa: B008
-    clean: Annotated[CleanConfig, Field(title="Clean")] = CleanConfig(),  # noqa: B008
+    collect: Annotated[CollectConfig, parameter("Collect")] = CollectConfig(),  # noqa: B008
+    clean: Annotated[CleanConfig, parameter("Clean")] = CleanConfig(),  # noqa: B008
     experiment: Annotated[
-        str, Field(title="Experiment", description="Name of the MLflow experiment.")
+        str, parameter("Experiment", "Name of the MLflow experiment.")
     ] = "custom",
     fresh: Fresh = False,
 ) -> dict[str, float]:
@@ -68,12 +56,12 @@ def prepare_data(
     return _run(config, ["collect", "clean"], None, fresh)
 
 
-@flow(name="pretrain", flow_run_name=_run_name, persist_result=False)
+@flow(name="pretrain", flow_run_name="pretrain seed {pretrain.seed}", persist_result=False)
 @refusals_as_states
 def pretrain(
-    base_model: Annotated[BaseModelConfig, Field(title="Base model")] = BaseModelConfig(),  # noqa: B008
-    tokenizer: Annotated[TokenizerConfig, Field(title="Tokenizer")] = TokenizerConfig(),  # noqa: B008
-    pretrain: Annotated[PretrainConfig, Field(title="Pretrain")] = PretrainConfig(),  # noqa: B008
+    base_model: Annotated[BaseModelConfig, parameter("Base model")] = BaseModelConfig(),  # noqa: B008
+    tokenizer: Annotated[TokenizerConfig, parameter("Tokenizer")] = TokenizerConfig(),  # noqa: B008
+    pretrain: Annotated[PretrainConfig, parameter("Pretrain")] = PretrainConfig(),  # noqa: B008
     compute: Where = COMPUTE,
     earlier_run: EarlierRunName = "",
     fresh: Fresh = False,
@@ -87,10 +75,10 @@ def pretrain(
     return _run(_pipeline(earlier.experiment, sections, compute), stages, earlier, fresh)
 
 
-@flow(name="sft", flow_run_name=_run_name, persist_result=False)
+@flow(name="sft", flow_run_name="sft seed {config.seed}", persist_result=False)
 @refusals_as_states
 def sft(
-    config: Annotated[SFTConfig, Field(title="Settings")] = SFTConfig(),  # noqa: B008
+    config: Annotated[SFTConfig, parameter("Settings")] = SFTConfig(),  # noqa: B008
     compute: Where = COMPUTE,
     earlier_run: EarlierRunName = "",
     fresh: Fresh = False,
@@ -99,10 +87,10 @@ def sft(
     return _one(config, compute, earlier_run, fresh)
 
 
-@flow(name="reward-model", flow_run_name=_run_name, persist_result=False)
+@flow(name="reward-model", flow_run_name="reward-model seed {config.seed}", persist_result=False)
 @refusals_as_states
 def reward_model(
-    config: Annotated[RewardModelConfig, Field(title="Settings")] = RewardModelConfig(),  # noqa: B008
+    config: Annotated[RewardModelConfig, parameter("Settings")] = RewardModelConfig(),  # noqa: B008
     compute: Where = COMPUTE,
     earlier_run: EarlierRunName = "",
     fresh: Fresh = False,
@@ -111,10 +99,10 @@ def reward_model(
     return _one(config, compute, earlier_run, fresh)
 
 
-@flow(name="ppo", flow_run_name=_run_name, persist_result=False)
+@flow(name="ppo", flow_run_name="ppo seed {config.seed}", persist_result=False)
 @refusals_as_states
 def ppo(
-    config: Annotated[PPOConfig, Field(title="Settings")] = PPOConfig(),  # noqa: B008
+    config: Annotated[PPOConfig, parameter("Settings")] = PPOConfig(),  # noqa: B008
     compute: Where = COMPUTE,
     earlier_run: EarlierRunName = "",
     fresh: Fresh = False,
@@ -123,10 +111,10 @@ def ppo(
     return _one(config, compute, earlier_run, fresh)
 
 
-@flow(name="evaluate", flow_run_name=_run_name, persist_result=False)
+@flow(name="evaluate", flow_run_name="evaluate seed {config.seed}", persist_result=False)
 @refusals_as_states
 def evaluate(
-    config: Annotated[EvaluateConfig, Field(title="Settings")] = EvaluateConfig(),  # noqa: B008
+    config: Annotated[EvaluateConfig, parameter("Settings")] = EvaluateConfig(),  # noqa: B008
     compute: Where = COMPUTE,
     earlier_run: EarlierRunName = "",
     fresh: Fresh = False,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pydantic import Field
 from pydantic.fields import ComputedFieldInfo, FieldInfo
 
 ABBREVIATIONS = {
@@ -24,6 +25,18 @@ def field_title(name: str, info: FieldInfo | ComputedFieldInfo) -> str:
 def section_title(model: type) -> str:
     """The heading of a section: its class without the ending."""
     return model.__name__.removesuffix("Config")
+
+
+def parameter(title: str, description: str = "", gt: float | None = None) -> Any:
+    """How a flow's own parameter appears, for ``Annotated``.
+
+    Prefect names parameters as the code does, takes their description from the docstring only, and
+    drops those of a ``Field``; what is in ``json_schema_extra`` stays.
+    """
+    shown: dict[str, Any] = {"title": title}
+    if description:
+        shown["description"] = description
+    return Field(json_schema_extra=shown, gt=gt)
 
 
 def complete_schema(schema: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from flows import pipeline, progress, stage_task
+from flows import pipeline, progress, stage_flows, stage_task
 from flows.profiles import override
 from stages.core import tracking
 from stages.core.artifacts import StageResult, data_root, make_artifact, write_result
@@ -205,6 +205,11 @@ def test_the_run_form_describes_the_settings() -> None:
     assert config["seed"]["description"]
     assert schema["properties"]["config"]["default"]["profile"] == "cpu-demo"
     assert "ppo" in schema["properties"]["from_stage"]["enum"]
+    # Prefect would name them as the code does.
+    assert schema["properties"]["config"]["title"] == "Settings"
+    assert schema["properties"]["from_stage"]["title"] == "From stage"
+    earlier_run = stage_flows.sft.parameters.model_dump()["properties"]["earlier_run"]
+    assert earlier_run["description"].startswith("The MLflow run whose results")
 
 
 @pytest.mark.parametrize(("has_adapter", "registered"), [(True, "adapter"), (False, "model")])

@@ -64,11 +64,11 @@ def test_configurations_are_frozen(model):
         ("sft", {"learning_rate": 0}, "greater than 0"),
         ("sft", {"over_length": "split"}, "'drop' or 'truncate'"),
         ("sft", {"max_length": 1.5}, "integer"),
-        ("reward_model", {"global_batch_size": 0}, "greater than 0"),
+        ("reward_model", {"global_batch_size": 0}, "greater than or equal to 1"),
         ("tokenizer", {"vocab_size": 256}, "greater than or equal to 300"),
         ("clean", {"redact": ["name"]}, "'email', 'phone', 'ip_address' or 'credit_card'"),
         ("compute", {"device": "gpu"}, "'auto', 'cpu' or 'cuda'"),
-        ("compute", {"micro_batch_size": 0}, "greater than 0"),
+        ("compute", {"micro_batch_size": 0}, "greater than or equal to 1"),
     ],
 )
 def test_impossible_settings_are_refused(section, changes, part):
