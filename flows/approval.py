@@ -1,12 +1,13 @@
 """Questions to a person, asked by suspending the run: its process ends and the GPU is free until
 somebody answers on the run's page, and the run then goes on where it was."""
 
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import prefect.runtime
 from prefect import suspend_flow_run
 from prefect.input import RunInput
-from pydantic import Field
+from pydantic import Field, create_model
+from pydantic.fields import FieldInfo
 
 from flows.profiles import override
 from stages.core.config import PipelineConfig
@@ -16,15 +17,18 @@ SECONDS_AN_HOUR = 3600
 MAX_QUESTIONS = 20
 
 
+KL_COEF: Any = Field(
+    0.05, ge=0, title="KL coef", description="Weight of the KL penalty. Allowed: at least 0."
+)
+
+
 class BeforePPO(RunInput):
     """Whether PPO may begin with this reward model, and how far it may move the policy."""
 
     decision: Literal["start PPO", "stop"] = Field(
         "start PPO", title="Decision", description="stop ends the run here; its results are kept."
     )
-    kl_coef: float = Field(
-        0.05, ge=0, title="KL coef", description="Weight of the KL penalty. Allowed: at least 0."
-    )
+    kl_coef: float = KL_COEF
     comment: str = Field("", title="Comment", description="Kept with the run.")
 
 
@@ -77,13 +81,11 @@ def before_ppo(config: PipelineConfig, figures: str) -> PipelineConfig:
     """
     problem = ""
     for number in range(MAX_QUESTIONS):
-        question = BeforePPO.with_initial_data(
-            description=problem + figures, kl_coef=config.ppo.kl_coef
-        )
+        question = _before_ppo(config.ppo.kl_coef, problem + figures)
         answer = _ask(question, config, f"before-ppo-{number}")
         if answer.decision == "stop":
             raise StoppedByPersonError(f"stopped before PPO. {answer.comment}".strip())
-        try:  # the form does not hold the limits of settings that it fills in
+        try:  # the form does not hold the rules between settings
             return override(config, {"ppo.kl_coef": answer.kl_coef})
         except UserError as error:
             problem = f"**The last answer was refused: {error}**\n\n"
@@ -100,6 +102,14 @@ def promotion(config: PipelineConfig, report: str) -> Promotion:
 
 
 # ------------------------------------------------------------------------------------ helpers
+
+
+def _before_ppo(kl_coef: float, text: str) -> type[BeforePPO]:
+    """The question with the configured coefficient. ``with_initial_data`` alone would drop its
+    title, description and limit."""
+    field = FieldInfo.merge_field_infos(KL_COEF, default=kl_coef)
+    question = create_model("BeforePPO", __base__=BeforePPO, kl_coef=(float, field))
+    return question.with_initial_data(description=text)
 
 
 def _ask(question: type[Answer], config: PipelineConfig, key: str) -> Answer:

@@ -164,7 +164,7 @@ def prefect_yaml() -> str:
         "pull": None,
         "deployments": [_as_yaml(deployment) for deployment in deployments()],
     }
-    return HEADER + yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=100)
+    return HEADER + str(yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=100))
 
 
 # ------------------------------------------------------------------------------------ helpers

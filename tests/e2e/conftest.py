@@ -1,0 +1,281 @@
+"""Both servers, the deployments and a worker as a user starts them, and a browser to look at them.
+
+A switch to ``rlhf up`` needs a change of ``stack`` only.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from flows import servers
+from flows.profiles import cpu_demo, override
+from stages.core.config import PipelineConfig
+
+PROGRAMS = ("chromium", "chromedriver")
+TIMEOUT_SECONDS = 120.0
+REGISTER = """
+import sys
+from pathlib import Path
+from flows.profiles import cpu_demo
+from stages.core import tracking
+run = tracking.start_pipeline_run(cpu_demo(), "cpu-demo seed 0", "", "")
+tracking.register_policy(run, Path(sys.argv[1]), {"policy/oracle": "0.58", "parent_run": run})
+tracking.end_pipeline_run(run, "FINISHED", {"policy/oracle": 0.58})
+"""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Addresses of the running servers, and where their data lie."""
+
+    root: Path
+    prefect: str
+    mlflow: str
+    environment: dict[str, str] = field(repr=False)
+
+    def api(self, path: str, body: Any = None) -> Any:
+        """Call Prefect's API, with a POST where there is a body; again while its database is
+        locked, as Prefect's own client does."""
+        method = "GET" if body is None else "POST"
+        url = f"{self.prefect}/api{path}"
+
+        def answered() -> httpx.Response | None:
+            answer = httpx.request(method, url, json=body, timeout=30, trust_env=False)
+            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
+
+        return wait(answered, f"an answer of {path}").raise_for_status().json()
+
+    def tracked(self, experiment: str) -> dict[str, Any]:
+        """The newest MLflow run of each name in an experiment."""
+        api = f"{self.mlflow}/api/2.0/mlflow"
+        named = {"experiment_name": experiment}
+        found = httpx.get(f"{api}/experiments/get-by-name", params=named, trust_env=False)
+        number = found.raise_for_status().json()["experiment"]["experiment_id"]
+        body = {"experiment_ids": [number], "order_by": ["start_time ASC"]}
+        answer = httpx.post(f"{api}/runs/search", json=body, trust_env=False)
+        return {run["info"]["run_name"]: run for run in answer.json()["runs"]}
+
+    def start(self, deployment: str, **parameters: Any) -> str:
+        """Start a run of a deployment; returns its id."""
+        deployed = self.api(f"/deployments/name/{deployment}")["id"]
+        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+        return str(self.api(f"/deployments/{deployed}/create_flow_run", body)["id"])
+
+    def state(self, run: str) -> str:
+        return str(self.api(f"/flow_runs/{run}")["state_name"])
+
+    def wait_for_state(self, run: str, *states: str) -> str:
+        """Wait until the run is in one of ``states``; a run that ended otherwise fails the test."""
+
+        def reached() -> str | None:
+            state = self.state(run)
+            assert state in states or state not in ("Failed", "Crashed", "Cancelled"), state
+            return state if state in states else None
+
+        return wait(reached, f"{run} in state {' or '.join(states)}")
+
+
+def wait(look: Callable[[], Any], what: str, seconds: float = TIMEOUT_SECONDS) -> Any:
+    """The first true answer of ``look``."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.25)
+    raise AssertionError(f"not within {seconds:.0f} s: {what}")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> None:
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    if missing:
+        message = f"{', '.join(missing)}: not installed; apt-get install chromium chromium-driver"
+        if os.environ.get("RLHF_REQUIRE_SYSTEM_PACKAGES"):
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> PipelineConfig:
+    """The demo with so little data and so few steps that each stage mostly starts and ends."""
+    few = {"max_records": 48, "max_held_out_records": 16}
+    data = {
+        f"collect.{kind}.{name}": number
+        for kind in ("documents", "sft", "preferences", "prompts")
+        for name, number in few.items()
+    }
+    settings = {
+        "profile": "tiny",
+        "tokenizer.vocab_size": 400,
+        "pretrain.max_steps": 2,
+        "sft.num_epochs": 0.1,
+        "sft.max_over_length_share": 1.0,
+        "reward_model.num_epochs": 0.1,
+        "reward_model.max_over_length_share": 1.0,
+        "reward_model.num_statistics_samples": 8,
+        "ppo.total_episodes": 8,
+        "ppo.batch_size": 8,
+        "ppo.max_over_length_share": 1.0,
+        "ppo.max_completion_length": 8,
+    }
+    return override(cpu_demo(), data | settings)
+
+
+@pytest.fixture(scope="module")
+def stack(
+    chromium: None, tiny: PipelineConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """Servers, deployments, and a worker of the pool cpu."""
+    root = tmp_path_factory.mktemp("stack")
+    (root / "tiny.json").write_text(tiny.model_dump_json(), encoding="utf-8")
+    (root / "policy").mkdir()
+    (root / "policy" / "adapter_config.json").write_text("{}", encoding="utf-8")
+    with contextlib.ExitStack() as cleanup:
+        variables = cleanup.enter_context(pytest.MonkeyPatch.context())
+        variables.setenv("RLHF_DATA_ROOT", str(root))
+        variables.setenv("PREFECT_HOME", str(root / "prefect"))
+        variables.delenv("PREFECT_API_URL", raising=False)
+        prefect, mlflow = servers.start_prefect(standing=True), servers.start_mlflow()
+        for server in (prefect, mlflow):
+            cleanup.enter_context(servers.stopped_at_exit(server))
+        for server in (prefect, mlflow):
+            servers.wait_until_healthy(server, TIMEOUT_SECONDS)
+        addresses = {
+            "PREFECT_API_URL": f"{prefect.url}/api",
+            "MLFLOW_TRACKING_URI": mlflow.url,
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+        }
+        environment = {**os.environ, **addresses}
+        weekly = ["--name", "tiny", "--cron", "0 4 * * 0", "--config", str(root / "tiny.json")]
+        _python(["-m", "flows", "deploy", *weekly], environment)
+        worker = servers.spawn(["-m", "flows", "worker", "cpu"], root / "worker.log", addresses)
+        cleanup.callback(servers.stop, worker)
+        _python(["-c", REGISTER, str(root / "policy")], environment)
+        yield Stack(root, prefect.url, mlflow.url, environment)
+
+
+def _python(arguments: list[str], environment: dict[str, str]) -> None:
+    command = [sys.executable, *arguments]
+    done = subprocess.run(
+        command, cwd=servers.CHECKOUT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# -------------------------------------------------------------------------------------- browser
+
+
+class Page:
+    """The browser's one page, used as people do: by what is written on it."""
+
+    def __init__(self, driver: Any, screenshots: list[Path]) -> None:
+        self.driver, self._screenshots = driver, screenshots
+
+    def open(self, url: str) -> None:
+        self.driver.get("about:blank")  # else a new fragment would not load the page again
+        self.driver.get(url)
+
+    def text(self) -> str:
+        return str(self.driver.execute_script("return document.body.innerText"))
+
+    def see(self, *texts: str, seconds: float = TIMEOUT_SECONDS) -> str:
+        """Wait until all ``texts`` are on the page; returns the page's text."""
+        for text in texts:
+            wait(lambda text=text: text in self.text(), f"{text!r} on the page", seconds)
+        return self.text()
+
+    def all(self, xpath: str) -> list[Any]:
+        """What is displayed of an XPath; nothing where the page changes at this moment."""
+        from selenium.common.exceptions import StaleElementReferenceException
+
+        with contextlib.suppress(StaleElementReferenceException):
+            found = self.driver.find_elements("xpath", xpath)
+            return [item for item in found if item.is_displayed()]
+        return []
+
+    def find(self, xpath: str) -> Any:
+        """The last one displayed."""
+        return wait(lambda: self.all(xpath), xpath)[-1]
+
+    def click(self, xpath: str) -> None:
+        from selenium.common.exceptions import WebDriverException
+
+        def clicked() -> bool:
+            with contextlib.suppress(WebDriverException):  # replaced or covered for a moment
+                self.find(xpath).click()
+                return True
+            return False
+
+        wait(clicked, f"a click on {xpath}")
+
+    def field(self, title: str, heading: str = "") -> Any:
+        """The input under a title, the first one after ``heading`` where titles recur."""
+        label = f"//label[normalize-space()='{title} (Optional)']"
+        after = f"//label[normalize-space()='{heading} (Optional)']/following::" if heading else ""
+        xpath = after + label.removeprefix("//") if heading else label
+        found = wait(lambda: self.driver.find_elements("xpath", xpath), f"the field {title!r}")[0]
+        return self.driver.find_element("id", found.get_attribute("for"))
+
+    def type(self, element: Any, text: str) -> None:
+        from selenium.webdriver import Keys
+
+        element.send_keys(Keys.CONTROL, "a")
+        element.send_keys(text)
+
+    def choose(self, element: Any, option: str) -> None:
+        """Open a select with the keyboard and take one of its options."""
+        element.send_keys("\n")
+        self.click(f"//*[@role='option'][normalize-space()='{option}']")
+        wait(lambda: not self.all("//*[@role='option']"), "the end of the list of options")
+
+    def shot(self, name: str) -> None:
+        for folder in self._screenshots:
+            self.driver.save_screenshot(str(folder / f"{name}.png"))
+
+
+@pytest.fixture(scope="module")
+def page(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    flags = (
+        "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync",
+        "disable-background-networking", "disable-component-update", "window-size=1400,1300",
+        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    )  # fmt: skip
+    for flag in flags:
+        options.add_argument(f"--{flag}")
+    folders = [tmp_path_factory.mktemp("screenshots")]
+    if os.environ.get("RLHF_SCREENSHOTS"):
+        folders.append(Path(os.environ["RLHF_SCREENSHOTS"]))
+        folders[-1].mkdir(parents=True, exist_ok=True)
+    driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
+    try:
+        yield Page(driver, folders)
+    finally:
+        driver.quit()
+
+
+@pytest.fixture(scope="module")
+def waits() -> Callable[..., Any]:
+    return wait
+
+
+@pytest.fixture(scope="module")
+def as_parameter() -> Callable[[PipelineConfig], dict[str, Any]]:
+    """A configuration as the API takes it."""
+    return lambda config: json.loads(config.model_dump_json())
