@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from flows import servers
+from flows import access, servers
 from flows.profiles import cpu_demo, override
 from stages.core.config import PipelineConfig
 
@@ -47,11 +47,10 @@ class Stack:
     def api(self, path: str, body: Any = None) -> Any:
         """Call Prefect's API, with a POST where there is a body; again while its database is
         locked, as Prefect's own client does."""
-        method = "GET" if body is None else "POST"
-        url = f"{self.prefect}/api{path}"
 
         def answered() -> httpx.Response | None:
-            answer = httpx.request(method, url, json=body, timeout=30, trust_env=False)
+            with access.prefect_client(f"{self.prefect}/api") as client:
+                answer = client.get(path) if body is None else client.post(path, json=body)
             return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
 
         return wait(answered, f"an answer of {path}").raise_for_status().json()
