@@ -39,6 +39,7 @@ def pipeline_run(config: PipelineConfig, name: str, results: Results) -> Iterato
     recovery.mark_this_run([config.profile, tracking.git_commit()[:10]])
     recovery.sweep_if_possible()
     tracking.end_abandoned_runs()
+    tracking.end_suspended_runs(recovery.has_ended)
     run_id = tracking.start_pipeline_run(config, name, flow_run_id, _flow_page(flow_run_id))
     page = mlflow_address() + tracking.run_page(run_id)
     create_link_artifact(page, "MLflow run", key="mlflow-run", description="Figures and plots")

@@ -11,6 +11,7 @@ import datetime
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from uuid import UUID
 
 import httpx
 import prefect.runtime
@@ -19,6 +20,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType, WorkerStatus
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Running, Scheduled
 
 PROCESS_LABEL = "rlhf.process"
@@ -111,6 +113,16 @@ def explain_waiting() -> None:
                 when = state.state_details.scheduled_time
                 told: State[None] = Scheduled(name="Late", message=message, scheduled_time=when)
                 _set(client, run, told)
+
+
+def has_ended(flow_run_id: str) -> bool:
+    """Whether a flow run is over. One that this server does not know is not for us to judge."""
+    with get_client(sync_client=True) as client:
+        try:
+            state = client.read_flow_run(UUID(flow_run_id)).state
+        except (ObjectNotFound, ValueError):
+            return False
+    return state is not None and state.is_final()
 
 
 def worker_name(pool: str) -> str:

@@ -320,3 +320,10 @@ def test_a_server_that_is_away_puts_the_sweep_off() -> None:
         with pytest.raises(httpx.ConnectError):
             recovery.sweep()
         assert recovery.sweep_if_possible() == []
+
+
+def test_only_a_known_run_can_have_ended(run_in: Callable[..., FlowRun]) -> None:
+    assert recovery.has_ended(str(run_in(Completed(), {}).id))
+    assert not recovery.has_ended(str(run_in(Running(), ON_THIS_MACHINE).id))
+    assert not recovery.has_ended("00000000-0000-4000-8000-000000000000")
+    assert not recovery.has_ended("no flow run")

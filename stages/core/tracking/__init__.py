@@ -12,7 +12,7 @@ from stages.core.tracking.earlier_results import EarlierRun, earlier_run, fetch
 from stages.core.tracking.pipeline_runs import (
     end_abandoned_runs,
     end_pipeline_run,
-    end_runs_of_flow,
+    end_suspended_runs,
     log_report,
     log_reused,
     made_in,
@@ -43,7 +43,7 @@ __all__ = [
     "earlier_run",
     "end_abandoned_runs",
     "end_pipeline_run",
-    "end_runs_of_flow",
+    "end_suspended_runs",
     "fetch",
     "git_commit",
     "is_stored",

@@ -1,6 +1,6 @@
 """The flow's side of tracking: the parent run of a pipeline run, from its start to its end."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from stages.core.artifacts import StageResult
@@ -65,19 +65,25 @@ def suspend_pipeline_run(run_id: str) -> None:
     PatientClient().update_run(run_id, status="SCHEDULED")
 
 
-def end_runs_of_flow(flow_run_id: str, status: str) -> None:
-    """End the runs of a flow run whose process is no more."""
-    client = PatientClient()
-    mine = f"tags.prefect_flow_run = '{flow_run_id}' and {RUNNING}"
-    for run in client.search_runs(all_experiments(client), mine):
-        client.set_terminated(run.info.run_id, status)
-
-
 def end_abandoned_runs() -> None:
     """End as KILLED the runs whose process was killed before it could say so itself."""
     client = PatientClient()
     for run in client.search_runs(all_experiments(client), RUNNING):
         if process_is_gone(run.data.tags):
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+def end_suspended_runs(has_ended: Callable[[str], bool]) -> None:
+    """End as KILLED the suspended runs that will not go on: nobody answered in time, or somebody
+    cancelled them.
+
+    Args:
+        has_ended: whether the flow run of this id is over.
+    """
+    client = PatientClient()
+    for run in client.search_runs(all_experiments(client), "attributes.status = 'SCHEDULED'"):
+        flow_run_id = run.data.tags.get("prefect_flow_run", "")
+        if flow_run_id and has_ended(flow_run_id):
             client.set_terminated(run.info.run_id, "KILLED")
 
 

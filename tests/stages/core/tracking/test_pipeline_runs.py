@@ -84,3 +84,11 @@ def test_runs_of_dead_processes_are_swept_and_those_of_living_ones_are_not(clien
     assert client.get_run(parent).info.status == "RUNNING"
     for run_id in runs:
         client.set_terminated(run_id)
+
+
+def test_suspended_runs_end_with_their_flow_run(client, parent, request):
+    tracking.suspend_pipeline_run(parent)
+    tracking.end_suspended_runs(lambda flow_run_id: False)
+    assert client.get_run(parent).info.status == "SCHEDULED"
+    tracking.end_suspended_runs(lambda flow_run_id: flow_run_id == request.node.name)
+    assert client.get_run(parent).info.status == "KILLED"
