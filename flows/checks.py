@@ -191,7 +191,7 @@ def run_python(*arguments: str, **variables: str) -> subprocess.CompletedProcess
             timeout=IMPORT_TIMEOUT_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        text = f"no answer within {IMPORT_TIMEOUT_SECONDS:.0f} s: the machine is busy"
+        text = f"no answer within {IMPORT_TIMEOUT_SECONDS:.0f} s"
         return subprocess.CompletedProcess(arguments, TIMED_OUT, "", text)
 
 

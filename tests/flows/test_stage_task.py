@@ -36,7 +36,8 @@ def run(tries: Tries, monkeypatch: pytest.MonkeyPatch) -> Run:
 
         monkeypatch.setattr(stage_task, "run_stage", run_stage)
         compute = Compute(micro_batch_size=12, num_threads=3)
-        stage_task.run_or_reuse(CollectConfig(), CollectInputs(), compute, True, "", [])
+        arguments = (CollectConfig(), CollectInputs(), compute, True, "", [])
+        stage_task.run_or_reuse(*arguments, return_state=True).result()
 
     return with_room_for
 
