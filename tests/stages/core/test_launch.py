@@ -269,7 +269,9 @@ def test_want_of_memory_is_told_from_other_crashes(work, error, tmp_path, monkey
         f"stage._run = lambda out_dir: {work}\nsys.exit(stage.main(Path(sys.argv[1])))"
     )
     monkeypatch.setattr(
-        launch, "_command", lambda out_dir, compute: [sys.executable, "-c", program, str(out_dir)]
+        launch,
+        "_command",
+        lambda config, out_dir, compute: [sys.executable, "-c", program, str(out_dir)],
     )
     with pytest.raises(StageCrashedError) as crash:
         run_stage(CONFIG, documents(tmp_path / "documents"), Compute(), on_line=str)

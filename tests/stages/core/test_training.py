@@ -193,9 +193,9 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice(tiny_model_folder, tm
 def test_figures_go_to_metrics_and_progress_to_the_flow(
     tiny_model_folder, tmp_path, monkeypatch, capsys
 ):
-    from stages.core import tracking
+    from stages.core.tracking import stage_runs
 
-    monkeypatch.setitem(tracking._current, "metrics_path", tmp_path / "metrics.jsonl")
+    monkeypatch.setitem(stage_runs._current, "metrics_path", tmp_path / "metrics.jsonl")
     monkeypatch.setenv("RLHF_PARENT_PID", "1")
     train(make_trainer(tiny_model_folder, tmp_path, num_epochs=2), tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

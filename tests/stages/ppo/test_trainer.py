@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from stages.core import tracking
 from stages.core.errors import UserError
 from stages.core.logprobs import MAX_LOGITS
 from stages.core.models import adapter_parameters
+from stages.core.tracking import stage_runs
 from stages.ppo.actor_critic import POLICY, VALUE
 from stages.ppo.rollout import FrozenStates
 
@@ -382,7 +382,7 @@ def test_a_run_killed_before_its_first_checkpoint_has_each_step_once(
     make_trainer, tmp_path, monkeypatch
 ):
     metrics = tmp_path / "metrics.jsonl"
-    monkeypatch.setitem(tracking._current, "metrics_path", metrics)
+    monkeypatch.setitem(stage_runs._current, "metrics_path", metrics)
     killed = make_trainer(total_episodes=24, save_updates=10)
     monkeypatch.setattr(killed, "_save_checkpoint", lambda: None)
     killed.train()

@@ -13,6 +13,7 @@ from stages.core.chat import decode_completion, encode_completion, encode_prompt
 from stages.core.config import Compute, LoRAConfig, PPOConfig
 from stages.core.errors import UserError
 from stages.core.models import active_adapter, adapter_parameters, load_model, load_tokenizer
+from stages.core.tracking import stage_runs
 from stages.ppo import trl_trainers
 from stages.ppo.actor_critic import POLICY
 from stages.ppo.trl_trainers import train_with_trl
@@ -309,7 +310,7 @@ def test_a_resumed_run_equals_the_straight_run_bit_for_bit(
 def test_a_run_that_was_killed_after_its_last_update_only_finishes(
     tiny_model_folder, tmp_path, monkeypatch
 ):
-    monkeypatch.setitem(tracking._current, "metrics_path", tmp_path / "metrics.jsonl")
+    monkeypatch.setitem(stage_runs._current, "metrics_path", tmp_path / "metrics.jsonl")
     finished, history = run(tiny_model_folder, tmp_path, "rloo")
     logged = read_metrics(tmp_path)
     again, again_history = run(tiny_model_folder, tmp_path, "rloo", scorer=None)
@@ -327,7 +328,7 @@ def test_another_seed_gives_another_policy(tiny_model_folder, tmp_path):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_each_update_is_reported(tiny_model_folder, tmp_path, algorithm, monkeypatch, capsys):
-    monkeypatch.setitem(tracking._current, "metrics_path", tmp_path / "metrics.jsonl")
+    monkeypatch.setitem(stage_runs._current, "metrics_path", tmp_path / "metrics.jsonl")
     monkeypatch.setenv("RLHF_PARENT_PID", "1")
     tables = []
     monkeypatch.setattr(tracking, "log_table", lambda rows, name: tables.append(rows))
