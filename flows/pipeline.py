@@ -37,7 +37,7 @@ def _run_name() -> str:
 @flow(name="align", flow_run_name=_run_name, persist_result=False)
 @refusals_as_states
 def align(
-    config: Annotated[PipelineConfig, parameter("Settings")] = cpu_demo(),  # noqa: B008
+    config: Annotated[PipelineConfig, parameter("Settings")] = cpu_demo(),
     from_stage: Annotated[OptionalStageName, parameter("From stage")] = "",
     until_stage: Annotated[OptionalStageName, parameter("Until stage")] = "",
     fresh: Annotated[bool, parameter("Fresh")] = False,

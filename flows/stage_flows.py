@@ -44,8 +44,8 @@ COMPUTE = Compute()
 @flow(name="prepare-data", flow_run_name="prepare-data {experiment}", persist_result=False)
 @refusals_as_states
 def prepare_data(
-    collect: Annotated[CollectConfig, parameter("Collect")] = CollectConfig(),  # noqa: B008
-    clean: Annotated[CleanConfig, parameter("Clean")] = CleanConfig(),  # noqa: B008
+    collect: Annotated[CollectConfig, parameter("Collect")] = CollectConfig(),
+    clean: Annotated[CleanConfig, parameter("Clean")] = CleanConfig(),
     experiment: Annotated[
         str, parameter("Experiment", "Name of the MLflow experiment.")
     ] = "custom",
@@ -59,9 +59,9 @@ def prepare_data(
 @flow(name="pretrain", flow_run_name="pretrain seed {pretrain.seed}", persist_result=False)
 @refusals_as_states
 def pretrain(
-    base_model: Annotated[BaseModelConfig, parameter("Base model")] = BaseModelConfig(),  # noqa: B008
-    tokenizer: Annotated[TokenizerConfig, parameter("Tokenizer")] = TokenizerConfig(),  # noqa: B008
-    pretrain: Annotated[PretrainConfig, parameter("Pretrain")] = PretrainConfig(),  # noqa: B008
+    base_model: Annotated[BaseModelConfig, parameter("Base model")] = BaseModelConfig(),
+    tokenizer: Annotated[TokenizerConfig, parameter("Tokenizer")] = TokenizerConfig(),
+    pretrain: Annotated[PretrainConfig, parameter("Pretrain")] = PretrainConfig(),
     compute: Where = COMPUTE,
     earlier_run: EarlierRunName = "",
     fresh: Fresh = False,
@@ -78,7 +78,7 @@ def pretrain(
 @flow(name="sft", flow_run_name="sft seed {config.seed}", persist_result=False)
 @refusals_as_states
 def sft(
-    config: Annotated[SFTConfig, parameter("Settings")] = SFTConfig(),  # noqa: B008
+    config: Annotated[SFTConfig, parameter("Settings")] = SFTConfig(),
     compute: Where = COMPUTE,
     earlier_run: EarlierRunName = "",
     fresh: Fresh = False,
@@ -90,7 +90,7 @@ def sft(
 @flow(name="reward-model", flow_run_name="reward-model seed {config.seed}", persist_result=False)
 @refusals_as_states
 def reward_model(
-    config: Annotated[RewardModelConfig, parameter("Settings")] = RewardModelConfig(),  # noqa: B008
+    config: Annotated[RewardModelConfig, parameter("Settings")] = RewardModelConfig(),
     compute: Where = COMPUTE,
     earlier_run: EarlierRunName = "",
     fresh: Fresh = False,
@@ -102,7 +102,7 @@ def reward_model(
 @flow(name="ppo", flow_run_name="ppo seed {config.seed}", persist_result=False)
 @refusals_as_states
 def ppo(
-    config: Annotated[PPOConfig, parameter("Settings")] = PPOConfig(),  # noqa: B008
+    config: Annotated[PPOConfig, parameter("Settings")] = PPOConfig(),
     compute: Where = COMPUTE,
     earlier_run: EarlierRunName = "",
     fresh: Fresh = False,
@@ -114,7 +114,7 @@ def ppo(
 @flow(name="evaluate", flow_run_name="evaluate seed {config.seed}", persist_result=False)
 @refusals_as_states
 def evaluate(
-    config: Annotated[EvaluateConfig, parameter("Settings")] = EvaluateConfig(),  # noqa: B008
+    config: Annotated[EvaluateConfig, parameter("Settings")] = EvaluateConfig(),
     compute: Where = COMPUTE,
     earlier_run: EarlierRunName = "",
     fresh: Fresh = False,
