@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from flows.environment import CHECKOUT
-from stages.core import config as schema
+from stages.core import contracts
 from stages.core.artifacts import Artifact, make_artifact
-from stages.core.config import Datasets, DataSource, Frozen, PipelineConfig, StageConfig
+from stages.core.config import DataSource, Frozen, PipelineConfig, StageConfig
 from stages.core.errors import UserError
 from stages.core.scorer_places import (
     check_scorer_name,
@@ -28,15 +28,15 @@ OptionalStageName = Literal[
 ]  # fmt: skip
 
 OUTPUTS: dict[str, type[Frozen]] = {
-    "collect": schema.Datasets,
-    "clean": schema.Datasets,
-    "base_model": schema.ModelOutputs,
-    "tokenizer": schema.TokenizerOutputs,
-    "pretrain": schema.ModelOutputs,
-    "sft": schema.SFTOutputs,
-    "reward_model": schema.RewardModelOutputs,
-    "ppo": schema.PPOOutputs,
-    "evaluate": schema.EvaluateOutputs,
+    "collect": contracts.Datasets,
+    "clean": contracts.Datasets,
+    "base_model": contracts.ModelOutputs,
+    "tokenizer": contracts.TokenizerOutputs,
+    "pretrain": contracts.ModelOutputs,
+    "sft": contracts.SFTOutputs,
+    "reward_model": contracts.RewardModelOutputs,
+    "ppo": contracts.PPOOutputs,
+    "evaluate": contracts.EvaluateOutputs,
 }
 """All stages in their order, with what each returns."""
 
@@ -124,37 +124,38 @@ def stage_inputs(
             name: tuple(make_artifact("source", file) for file in files)
             for name, files in _source_files(config).items()
         }
-        return schema.CollectInputs.model_validate(artifacts), ()
+        return contracts.CollectInputs.model_validate(artifacts), ()
     if stage == "clean":
-        return schema.CleanInputs(datasets=_of(Datasets, outputs, "collect", stage)), ("collect",)
+        collected = _of(contracts.Datasets, outputs, "collect", stage)
+        return contracts.CleanInputs(datasets=collected), ("collect",)
     if stage == "base_model":
         path = _find(config.base_model.source)
         source = make_artifact("model", path) if path else None
-        return schema.BaseModelInputs(source=source), ()
-    data = _of(Datasets, outputs, "clean", stage)
+        return contracts.BaseModelInputs(source=source), ()
+    data = _of(contracts.Datasets, outputs, "clean", stage)
     if stage == "tokenizer":
-        return schema.TokenizerInputs(documents=_given(data.documents)), ("clean",)
+        return contracts.TokenizerInputs(documents=_given(data.documents)), ("clean",)
     if stage == "pretrain":
         if "base_model" in outputs:
-            model = _of(schema.ModelOutputs, outputs, "base_model", stage).model
-            inputs = schema.PretrainInputs(documents=_given(data.documents), model=model)
+            model = _of(contracts.ModelOutputs, outputs, "base_model", stage).model
+            inputs = contracts.PretrainInputs(documents=_given(data.documents), model=model)
             return inputs, ("clean", "base_model")
-        tokenizer = _of(schema.TokenizerOutputs, outputs, "tokenizer", stage).tokenizer
-        inputs = schema.PretrainInputs(documents=_given(data.documents), tokenizer=tokenizer)
+        tokenizer = _of(contracts.TokenizerOutputs, outputs, "tokenizer", stage).tokenizer
+        inputs = contracts.PretrainInputs(documents=_given(data.documents), tokenizer=tokenizer)
         return inputs, ("clean", "tokenizer")
     base_stage = "pretrain" if "pretrain" in outputs else "base_model"
-    base = _of(schema.ModelOutputs, outputs, base_stage, stage).model
+    base = _of(contracts.ModelOutputs, outputs, base_stage, stage).model
     if stage == "sft":
-        return schema.SFTInputs(model=base, sft=_given(data.sft)), ("clean", base_stage)
-    sft = _of(schema.SFTOutputs, outputs, "sft", stage).model
+        return contracts.SFTInputs(model=base, sft=_given(data.sft)), ("clean", base_stage)
+    sft = _of(contracts.SFTOutputs, outputs, "sft", stage).model
     if stage == "reward_model":
-        reward_model_inputs = schema.RewardModelInputs(
+        reward_model_inputs = contracts.RewardModelInputs(
             model=sft, preferences=_given(data.preferences), prompts=_given(data.prompts)
         )
         return reward_model_inputs, ("clean", "sft")
-    reward_model = _of(schema.RewardModelOutputs, outputs, "reward_model", stage).reward_model
+    reward_model = _of(contracts.RewardModelOutputs, outputs, "reward_model", stage).reward_model
     if stage == "ppo":
-        ppo_inputs = schema.PPOInputs(
+        ppo_inputs = contracts.PPOInputs(
             model=sft,
             reward_model=reward_model,
             prompts=_given(data.prompts),
@@ -166,8 +167,8 @@ def stage_inputs(
             },
         )
         return ppo_inputs, ("clean", "sft", "reward_model")
-    ppo = _of(schema.PPOOutputs, outputs, "ppo", stage)
-    evaluate_inputs = schema.EvaluateInputs(
+    ppo = _of(contracts.PPOOutputs, outputs, "ppo", stage)
+    evaluate_inputs = contracts.EvaluateInputs(
         base=base,
         sft=sft,
         policy=ppo.model,

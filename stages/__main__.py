@@ -21,7 +21,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from stages.core import config as schema
-from stages.core import tracking
+from stages.core import contracts, tracking
 from stages.core.artifacts import CHECKPOINTS, StageResult, data_root, folder_files, write_result
 from stages.core.errors import UserError
 from stages.core.launch import (
@@ -100,13 +100,13 @@ def _run(out_dir: Path) -> None:
 
 
 def _models(stage: str) -> tuple[type[BaseModel], type[BaseModel]]:
-    """The configuration and inputs classes of a stage, found by its name in the schema."""
+    """The configuration and inputs classes of a stage, found by its name."""
     config_class = next(
         item
         for item in vars(schema).values()
         if isinstance(item, type) and issubclass(item, schema.StageConfig) and item.stage == stage
     )
-    return config_class, getattr(schema, config_class.__name__.removesuffix("Config") + "Inputs")
+    return config_class, getattr(contracts, config_class.__name__.removesuffix("Config") + "Inputs")
 
 
 def _die_with_parent() -> None:

@@ -8,7 +8,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from stages.core import tracking
 from stages.core.artifacts import make_artifact
 from stages.core.chat import PLAIN_CHAT_TEMPLATE
-from stages.core.config import BaseModelConfig, BaseModelInputs, Compute, ModelOutputs
+from stages.core.config import BaseModelConfig, Compute
+from stages.core.contracts import BaseModelInputs, ModelOutputs
 from stages.core.errors import UserError
 from stages.core.models import load_tokenizer, save_model
 

@@ -22,7 +22,8 @@ import phonenumbers
 
 from stages.core import tracking
 from stages.core.artifacts import Artifact, make_artifact
-from stages.core.config import CleanConfig, CleanInputs, Compute, Datasets
+from stages.core.config import CleanConfig, Compute
+from stages.core.contracts import CleanInputs, Datasets
 from stages.core.errors import UserError
 from stages.core.rejects import Rejects
 from stages.core.schemas import DATA_KINDS, DataKind, normalize, parse_row, read_jsonl, write_jsonl

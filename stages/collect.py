@@ -14,7 +14,8 @@ from typing import Any
 
 from stages.core import tracking
 from stages.core.artifacts import Artifact, make_artifact
-from stages.core.config import CollectConfig, CollectInputs, Compute, Datasets, DataSource
+from stages.core.config import CollectConfig, Compute, DataSource
+from stages.core.contracts import CollectInputs, Datasets
 from stages.core.errors import UserError
 from stages.core.rejects import Rejects
 from stages.core.schemas import (

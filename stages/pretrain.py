@@ -24,7 +24,8 @@ from transformers import (
 from stages.core import tracking
 from stages.core.artifacts import make_artifact
 from stages.core.chat import encode_document, encode_text
-from stages.core.config import Compute, ModelOutputs, PretrainConfig, PretrainInputs
+from stages.core.config import Compute, PretrainConfig
+from stages.core.contracts import ModelOutputs, PretrainInputs
 from stages.core.errors import UserError
 from stages.core.generation import generate
 from stages.core.models import (

@@ -21,12 +21,8 @@ from trl import RewardConfig, RewardTrainer
 from stages.core import tracking
 from stages.core.artifacts import make_artifact
 from stages.core.chat import Prompt, decode_completion, encode_completion, encode_prompt
-from stages.core.config import (
-    Compute,
-    RewardModelConfig,
-    RewardModelInputs,
-    RewardModelOutputs,
-)
+from stages.core.config import Compute, RewardModelConfig
+from stages.core.contracts import RewardModelInputs, RewardModelOutputs
 from stages.core.errors import UserError
 from stages.core.generation import generate
 from stages.core.models import (

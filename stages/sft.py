@@ -18,7 +18,8 @@ from stages.core.chat import (
     encode_prompt,
     prompt_text,
 )
-from stages.core.config import Compute, SFTConfig, SFTInputs, SFTOutputs
+from stages.core.config import Compute, SFTConfig
+from stages.core.contracts import SFTInputs, SFTOutputs
 from stages.core.errors import UserError
 from stages.core.generation import generate
 from stages.core.models import (

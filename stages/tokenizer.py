@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 from stages.core import tracking
 from stages.core.artifacts import make_artifact
-from stages.core.config import Compute, TokenizerConfig, TokenizerInputs, TokenizerOutputs
+from stages.core.config import Compute, TokenizerConfig
+from stages.core.contracts import TokenizerInputs, TokenizerOutputs
 from stages.core.errors import UserError
 from stages.core.schemas import read_jsonl
 

@@ -1,4 +1,4 @@
-"""Every knob of the pipeline on one page: the configuration, inputs and outputs of each stage.
+"""Every knob of the pipeline on one page: the configuration of each stage.
 
 All models are frozen and refuse unknown keys. The text under an attribute is its description in
 Prefect's run form.
@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from stages.core.artifacts import Artifact
 from stages.core.form import complete_schema, field_title, section_title
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -88,28 +87,6 @@ class CollectConfig(StageConfig):
     """Fail when a larger share of one kind's records is unusable."""
 
 
-class CollectInputs(Frozen):
-    """The user's files by data kind, expanded from the configured paths."""
-
-    documents: tuple[Artifact, ...] = ()
-    documents_held_out: tuple[Artifact, ...] = ()
-    sft: tuple[Artifact, ...] = ()
-    sft_held_out: tuple[Artifact, ...] = ()
-    preferences: tuple[Artifact, ...] = ()
-    preferences_held_out: tuple[Artifact, ...] = ()
-    prompts: tuple[Artifact, ...] = ()
-    prompts_held_out: tuple[Artifact, ...] = ()
-
-
-class Datasets(Frozen):
-    """One folder for each kind of data, holding train.jsonl and held_out.jsonl."""
-
-    documents: Artifact | None = None
-    sft: Artifact | None = None
-    preferences: Artifact | None = None
-    prompts: Artifact | None = None
-
-
 class CleanConfig(StageConfig):
     """Repair, filter, deduplicate and redact; removed records go to rejects.jsonl."""
 
@@ -136,12 +113,6 @@ class CleanConfig(StageConfig):
     """Fail when a larger share of one kind's records is removed."""
 
 
-class CleanInputs(Frozen):
-    """What collect returned."""
-
-    datasets: Datasets
-
-
 # ----------------------------------------------------------------------------------------- models
 
 
@@ -155,18 +126,6 @@ class BaseModelConfig(StageConfig):
     """Commit of the hub repository; required for a hub name."""
 
 
-class BaseModelInputs(Frozen):
-    """The local folder or GGUF file, where the source is one."""
-
-    source: Artifact | None = None
-
-
-class ModelOutputs(Frozen):
-    """A model folder in transformers' format, tokenizer included."""
-
-    model: Artifact
-
-
 class TokenizerConfig(StageConfig):
     """Byte-level BPE with the chat special tokens; skipped when a model brings its own."""
 
@@ -175,18 +134,6 @@ class TokenizerConfig(StageConfig):
     """Upper limit of the vocabulary, the 256 bytes and the special tokens included."""
     min_frequency: PositiveInt = 2
     """Merge only pairs seen this often."""
-
-
-class TokenizerInputs(Frozen):
-    """The documents to learn the merges from."""
-
-    documents: Artifact
-
-
-class TokenizerOutputs(Frozen):
-    """A tokenizer folder in transformers' format."""
-
-    tokenizer: Artifact
 
 
 class TrainingConfig(StageConfig):
@@ -243,14 +190,6 @@ class PretrainConfig(TrainingConfig):
     """Texts sampled at each evaluation."""
 
 
-class PretrainInputs(Frozen):
-    """Documents and either a tokenizer (from scratch) or a model (continued)."""
-
-    documents: Artifact
-    tokenizer: Artifact | None = None
-    model: Artifact | None = None
-
-
 class LoRAConfig(Frozen):
     """Low-rank adapters (LoRA, section 4.1) on all linear layers of the backbone."""
 
@@ -282,20 +221,6 @@ class SFTConfig(TrainingConfig):
     """Stop after this many evaluations without a better held-out loss; 0 never stops early."""
 
 
-class SFTInputs(Frozen):
-    """The base model and the demonstrations."""
-
-    model: Artifact
-    sft: Artifact
-
-
-class SFTOutputs(Frozen):
-    """The LoRA adapter, and the model with the adapter merged into it."""
-
-    adapter: Artifact
-    model: Artifact
-
-
 class RewardModelConfig(TrainingConfig):
     """Bradley–Terry reward model: LoRA adapter and score head on the merged SFT model."""
 
@@ -320,20 +245,6 @@ class RewardModelConfig(TrainingConfig):
     """Replies of the SFT model over which the score's mean and standard deviation are taken."""
     max_completion_length: PositiveInt = 64
     """Longest of those replies, in tokens."""
-
-
-class RewardModelInputs(Frozen):
-    """The merged SFT model, the pairs, and prompts for the score statistics."""
-
-    model: Artifact
-    preferences: Artifact
-    prompts: Artifact
-
-
-class RewardModelOutputs(Frozen):
-    """Adapter, score head, statistics and probes in one folder."""
-
-    reward_model: Artifact
 
 
 class GuardConfig(Frozen):
@@ -491,27 +402,6 @@ class PPOConfig(StageConfig):
         return self
 
 
-class PPOInputs(Frozen):
-    """The merged SFT model (policy start and reference), the reward model, the prompts, the
-    preference pairs (DPO), and what the further scorers are made of."""
-
-    model: Artifact
-    reward_model: Artifact
-    prompts: Artifact
-    preferences: Artifact | None = None
-    scorers: dict[str, Artifact] = {}
-
-
-class PPOOutputs(Frozen):
-    """The policy: its adapter on the SFT model (none where all weights were trained), and the whole
-    model."""
-
-    adapter: Artifact | None = None
-    model: Artifact
-    history: Artifact
-    """JSONL, one line an update: episodes, score, KL, reply length, share ending in EOS."""
-
-
 class EvaluateConfig(StageConfig):
     """Base, SFT model and policy side by side on held-out data; writes the report."""
 
@@ -533,24 +423,6 @@ class EvaluateConfig(StageConfig):
     """Prompts whose replies stand side by side in the report, chosen by the seed."""
     seed: Count = 0
     """Seed of everything random in this stage; the pipeline sets it to its own."""
-
-
-class EvaluateInputs(Frozen):
-    """The three models, the reward model, the held-out data, and the scorers' source files."""
-
-    base: Artifact
-    sft: Artifact
-    policy: Artifact
-    reward_model: Artifact
-    datasets: Datasets
-    history: Artifact
-    scorers: dict[str, Artifact] = {}
-
-
-class EvaluateOutputs(Frozen):
-    """report.md, report.html, the plots and the tables behind them."""
-
-    report: Artifact
 
 
 # --------------------------------------------------------------------------------------- pipeline

@@ -10,7 +10,8 @@ from typing import Any
 from stages.core import tracking
 from stages.core.artifacts import make_artifact
 from stages.core.chat import prompt_text
-from stages.core.config import Compute, EvaluateConfig, EvaluateInputs, EvaluateOutputs
+from stages.core.config import Compute, EvaluateConfig
+from stages.core.contracts import EvaluateInputs, EvaluateOutputs
 from stages.core.errors import UserError
 from stages.core.scorer_places import check_scorer_name
 from stages.core.scorers import load_function_scorer

@@ -15,7 +15,8 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from stages.core import tracking
 from stages.core.chat import Prompt, decode_completion, encode_prompt
-from stages.core.config import Compute, EvaluateConfig, EvaluateInputs
+from stages.core.config import Compute, EvaluateConfig
+from stages.core.contracts import EvaluateInputs
 from stages.core.errors import UserError
 from stages.core.generation import generate
 from stages.core.models import (

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from stages.core import tracking
 from stages.core.artifacts import CHECKPOINTS, make_artifact, write_atomically
 from stages.core.chat import Prompt
-from stages.core.config import Compute, PPOConfig, PPOInputs, PPOOutputs
+from stages.core.config import Compute, PPOConfig
+from stages.core.contracts import PPOInputs, PPOOutputs
 from stages.core.errors import UserError
 from stages.core.models import load_model, load_tokenizer, max_positions, save_adapter, save_model
 from stages.core.ranks import Ranks

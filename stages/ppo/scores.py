@@ -6,7 +6,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from stages.core.chat import Prompt
-from stages.core.config import PPOConfig, PPOInputs
+from stages.core.config import PPOConfig
+from stages.core.contracts import PPOInputs
 from stages.core.scorer_places import check_scorer_name
 from stages.core.scorers import checked, load_scorer
 from stages.core.scoring import RewardModel, Scorer

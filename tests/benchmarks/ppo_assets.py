@@ -43,14 +43,8 @@ from transformers import (
 from stages import pretrain, reward_model
 from stages.core.artifacts import Artifact, make_artifact
 from stages.core.chat import encode_completion, encode_prompt, encode_text
-from stages.core.config import (
-    Compute,
-    PretrainConfig,
-    PretrainInputs,
-    RewardModelConfig,
-    RewardModelInputs,
-    TokenizerConfig,
-)
+from stages.core.config import Compute, PretrainConfig, RewardModelConfig, TokenizerConfig
+from stages.core.contracts import PretrainInputs, RewardModelInputs
 from stages.core.models import load_model, load_tokenizer, save_model
 from stages.core.schemas import read_jsonl, write_jsonl
 from stages.core.scoring import load_reward_model, read_manifest

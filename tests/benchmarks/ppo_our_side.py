@@ -17,7 +17,8 @@ from ppo_job import Answer, Job, Update, peak_memory_mb, read_job, write_answer
 import stages.ppo.trainer
 from stages.core import tracking
 from stages.core.artifacts import make_artifact
-from stages.core.config import Compute, GuardConfig, PPOConfig, PPOInputs
+from stages.core.config import Compute, GuardConfig, PPOConfig
+from stages.core.contracts import PPOInputs
 
 NEVER = 1e9
 

@@ -11,16 +11,8 @@ from flows import pipeline, progress, stage_flows, stage_task
 from flows.profiles import override
 from stages.core import tracking
 from stages.core.artifacts import StageResult, data_root, make_artifact, write_result
-from stages.core.config import (
-    Compute,
-    Datasets,
-    EvaluateOutputs,
-    Frozen,
-    PipelineConfig,
-    PPOOutputs,
-    SFTOutputs,
-    StageConfig,
-)
+from stages.core.config import Compute, Frozen, PipelineConfig, StageConfig
+from stages.core.contracts import Datasets, EvaluateOutputs, PPOOutputs, SFTOutputs
 from stages.core.errors import StageCrashedError, UserError
 from stages.core.launch import stage_folder
 

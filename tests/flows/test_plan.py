@@ -5,9 +5,9 @@ import pytest
 
 from flows.plan import check, planned_stages, stage_inputs
 from flows.profiles import cpu_demo, override, smollm2
-from stages.core import config as schema
+from stages.core import contracts
 from stages.core.artifacts import Artifact, make_artifact
-from stages.core.config import PipelineConfig
+from stages.core.config import Frozen, PipelineConfig
 from stages.core.errors import UserError
 from stages.core.launch import stage_key
 
@@ -101,24 +101,24 @@ def test_globs_and_folders_are_expanded_and_hashed(tmp_path: Path, data_root: Pa
     paths = [str(folder), str(tmp_path / "texts" / "*.txt")]
     config = override(cpu_demo(), {"collect.documents.paths": paths})
     inputs, upstream = stage_inputs("collect", config, {})
-    assert isinstance(inputs, schema.CollectInputs)
+    assert isinstance(inputs, contracts.CollectInputs)
     assert [Path(file.path).name for file in inputs.documents] == ["b.txt", "a.jsonl.gz"]
     assert len({file.digest for file in inputs.documents}) == 2
     assert upstream == ()
 
 
-def _outputs() -> dict[str, schema.Frozen]:
+def _outputs() -> dict[str, Frozen]:
     """What all stages before the evaluation returned."""
     kinds = ("documents", "sft", "preferences", "prompts")
     return {
-        "clean": schema.Datasets.model_validate({kind: _artifact(kind, kind) for kind in kinds}),
-        "tokenizer": schema.TokenizerOutputs(tokenizer=_artifact("tokenizer", "tokenizer")),
-        "pretrain": schema.ModelOutputs(model=_artifact("model", "base")),
-        "sft": schema.SFTOutputs(
+        "clean": contracts.Datasets.model_validate({kind: _artifact(kind, kind) for kind in kinds}),
+        "tokenizer": contracts.TokenizerOutputs(tokenizer=_artifact("tokenizer", "tokenizer")),
+        "pretrain": contracts.ModelOutputs(model=_artifact("model", "base")),
+        "sft": contracts.SFTOutputs(
             adapter=_artifact("adapter", "sft-adapter"), model=_artifact("model", "sft-model")
         ),
-        "reward_model": schema.RewardModelOutputs(reward_model=_artifact("reward_model", "rm")),
-        "ppo": schema.PPOOutputs(
+        "reward_model": contracts.RewardModelOutputs(reward_model=_artifact("reward_model", "rm")),
+        "ppo": contracts.PPOOutputs(
             adapter=_artifact("adapter", "policy-adapter"),
             model=_artifact("model", "policy"),
             history=_artifact("history", "history"),
@@ -146,14 +146,14 @@ def test_each_stage_gets_what_the_stages_before_returned(data_root: Path) -> Non
         "history": "history",
     }  # fmt: skip
     evaluate, upstream = stage_inputs("evaluate", config, outputs)
-    assert isinstance(evaluate, schema.EvaluateInputs)
+    assert isinstance(evaluate, contracts.EvaluateInputs)
     assert evaluate.scorers["oracle"].kind == "scorer"
     assert upstream == ("clean", "pretrain", "sft", "reward_model", "ppo")
 
 
-def _ppo_inputs(config: PipelineConfig) -> schema.PPOInputs:
+def _ppo_inputs(config: PipelineConfig) -> contracts.PPOInputs:
     inputs, upstream = stage_inputs("ppo", config, _outputs())
-    assert isinstance(inputs, schema.PPOInputs)
+    assert isinstance(inputs, contracts.PPOInputs)
     assert upstream == ("clean", "sft", "reward_model")
     return inputs
 

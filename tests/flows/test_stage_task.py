@@ -8,7 +8,8 @@ import pytest
 
 from flows import stage_task
 from stages.core.artifacts import StageResult
-from stages.core.config import CollectConfig, CollectInputs, Compute
+from stages.core.config import CollectConfig, Compute
+from stages.core.contracts import CollectInputs
 from stages.core.errors import StageOutOfMemoryError, UserError
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "data_root")

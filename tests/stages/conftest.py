@@ -11,14 +11,8 @@ from typing import Any
 import pytest
 
 from stages.core.artifacts import Artifact, make_artifact
-from stages.core.config import (
-    Compute,
-    LoRAConfig,
-    RewardModelConfig,
-    RewardModelInputs,
-    TokenizerConfig,
-    TokenizerInputs,
-)
+from stages.core.config import Compute, LoRAConfig, RewardModelConfig, TokenizerConfig
+from stages.core.contracts import RewardModelInputs, TokenizerInputs
 from stages.core.schemas import DataKind, read_jsonl, write_jsonl
 
 Rows = Sequence[Mapping[str, Any]]

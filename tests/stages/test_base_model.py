@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM
 from stages import base_model
 from stages.core.artifacts import make_artifact
 from stages.core.chat import PLAIN_CHAT_TEMPLATE
-from stages.core.config import BaseModelConfig, BaseModelInputs, Compute
+from stages.core.config import BaseModelConfig, Compute
+from stages.core.contracts import BaseModelInputs
 from stages.core.errors import UserError
 from stages.core.models import load_model, load_tokenizer
 

@@ -8,15 +8,8 @@ import pytest
 
 from stages import clean, collect
 from stages.core.artifacts import make_artifact
-from stages.core.config import (
-    CleanConfig,
-    CleanInputs,
-    CollectConfig,
-    CollectInputs,
-    Compute,
-    Datasets,
-    DataSource,
-)
+from stages.core.config import CleanConfig, CollectConfig, Compute, DataSource
+from stages.core.contracts import CleanInputs, CollectInputs, Datasets
 from stages.core.errors import UserError
 from stages.core.schemas import read_jsonl, write_jsonl
 from stages.core.sources import source_files

@@ -12,7 +12,8 @@ import zstandard
 
 from stages import collect
 from stages.core.artifacts import make_artifact
-from stages.core.config import CollectConfig, CollectInputs, Compute, DataSource
+from stages.core.config import CollectConfig, Compute, DataSource
+from stages.core.contracts import CollectInputs
 from stages.core.errors import UserError
 from stages.core.schemas import read_jsonl
 

@@ -9,7 +9,8 @@ from transformers import Trainer
 from stages import pretrain
 from stages.core.artifacts import make_artifact
 from stages.core.chat import encode_document
-from stages.core.config import Compute, PretrainConfig, PretrainInputs
+from stages.core.config import Compute, PretrainConfig
+from stages.core.contracts import PretrainInputs
 from stages.core.errors import UserError
 from stages.core.models import load_model, load_tokenizer
 from stages.core.schemas import write_jsonl

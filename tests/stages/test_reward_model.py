@@ -7,7 +7,8 @@ import torch
 
 from stages import reward_model
 from stages.core.artifacts import make_artifact
-from stages.core.config import Compute, LoRAConfig, RewardModelConfig, RewardModelInputs
+from stages.core.config import Compute, LoRAConfig, RewardModelConfig
+from stages.core.contracts import RewardModelInputs
 from stages.core.errors import UserError
 from stages.core.models import load_tokenizer
 from stages.core.schemas import write_jsonl

@@ -7,7 +7,8 @@ from peft import PeftModel
 from stages import sft
 from stages.core.artifacts import make_artifact
 from stages.core.chat import encode_completion, encode_prompt
-from stages.core.config import Compute, LoRAConfig, SFTConfig, SFTInputs
+from stages.core.config import Compute, LoRAConfig, SFTConfig
+from stages.core.contracts import SFTInputs
 from stages.core.errors import UserError
 from stages.core.models import load_model, load_tokenizer
 from stages.core.schemas import write_jsonl

@@ -5,7 +5,8 @@ from transformers import AutoTokenizer
 
 from stages import tokenizer as stage
 from stages.core.artifacts import make_artifact
-from stages.core.config import Compute, TokenizerConfig, TokenizerInputs
+from stages.core.config import Compute, TokenizerConfig
+from stages.core.contracts import TokenizerInputs
 from stages.core.errors import UserError
 from stages.core.schemas import write_jsonl
 

@@ -21,7 +21,8 @@ from filelock import FileLock
 
 from stages.core import launch
 from stages.core.artifacts import Artifact, content_digest, make_artifact, read_result
-from stages.core.config import Compute, TokenizerConfig, TokenizerInputs
+from stages.core.config import CleanConfig, CollectConfig, Compute, TokenizerConfig
+from stages.core.contracts import CleanInputs, CollectInputs, Datasets, TokenizerInputs
 from stages.core.errors import StageCrashedError, StageOutOfMemoryError, UserError
 from stages.core.launch import (
     _crash_message,
@@ -109,8 +110,6 @@ def test_the_key_depends_on_settings_stage_and_version(tmp_path):
 
 
 def test_artifacts_inside_lists_and_groups_count_by_content_too(tmp_path):
-    from stages.core.config import CleanConfig, CleanInputs, CollectConfig, CollectInputs, Datasets
-
     def inputs(path, digest):
         artifact = Artifact(kind="sft", path=path, digest=digest)
         clean = stage_key(CleanConfig(), CleanInputs(datasets=Datasets(sft=artifact)))
@@ -337,7 +336,8 @@ def running(tmp_path):
     inputs = long_documents(tmp_path / "documents")
     code = (
         "import sys\n"
-        "from stages.core.config import *\n"
+        "from stages.core.config import Compute, TokenizerConfig\n"
+        "from stages.core.contracts import TokenizerInputs\n"
         "from stages.core.launch import run_stage\n"
         "inputs = TokenizerInputs.model_validate_json(sys.argv[1])\n"
         "run_stage(TokenizerConfig(vocab_size=300), inputs, Compute())\n"

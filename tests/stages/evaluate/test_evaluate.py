@@ -15,7 +15,8 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from stages.core.artifacts import Artifact, make_artifact
-from stages.core.config import Compute, Datasets, EvaluateConfig, EvaluateInputs, LoRAConfig
+from stages.core.config import Compute, EvaluateConfig, LoRAConfig
+from stages.core.contracts import Datasets, EvaluateInputs
 from stages.core.errors import UserError
 from stages.core.models import (
     load_model,

@@ -11,7 +11,8 @@ from peft import PeftModel
 from stages import ppo
 from stages.core.artifacts import make_artifact
 from stages.core.chat import encode_prompt
-from stages.core.config import Compute, LoRAConfig, PPOConfig, PPOInputs, PPOOutputs
+from stages.core.config import Compute, LoRAConfig, PPOConfig
+from stages.core.contracts import PPOInputs, PPOOutputs
 from stages.core.errors import UserError
 from stages.core.launch import run_stage
 from stages.core.models import load_model, load_tokenizer

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from stages.core.artifacts import make_artifact
-from stages.core.config import PPOConfig, PPOInputs
+from stages.core.config import PPOConfig
+from stages.core.contracts import PPOInputs
 from stages.core.errors import UserError
 from stages.core.models import load_tokenizer
 from stages.core.scoring import load_reward_model

@@ -11,7 +11,8 @@ import pytest
 from flows import servers
 from stages.core import tracking
 from stages.core.artifacts import Artifact, StageResult
-from stages.core.config import CleanConfig, CleanInputs, Datasets, PipelineConfig
+from stages.core.config import CleanConfig, PipelineConfig
+from stages.core.contracts import CleanInputs, Datasets
 from stages.core.tracking.client import mlflow
 
 KEY = "0123456789ab"

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from stages.core import tracking
 from stages.core.artifacts import make_artifact
-from stages.core.config import CleanConfig, Compute, TokenizerConfig, TokenizerInputs
+from stages.core.config import CleanConfig, Compute, TokenizerConfig
+from stages.core.contracts import TokenizerInputs
 from stages.core.errors import StageCrashedError
 from stages.core.launch import run_stage
 from stages.core.schemas import write_jsonl

@@ -1,0 +1,133 @@
+"""What each stage receives and returns, beside its configuration: artifacts, never bare paths."""
+
+from pydantic import Field
+
+from stages.core.artifacts import Artifact
+from stages.core.config import Frozen
+
+
+class CollectInputs(Frozen):
+    """The user's files by data kind, expanded from the configured paths."""
+
+    documents: tuple[Artifact, ...] = ()
+    documents_held_out: tuple[Artifact, ...] = ()
+    sft: tuple[Artifact, ...] = ()
+    sft_held_out: tuple[Artifact, ...] = ()
+    preferences: tuple[Artifact, ...] = ()
+    preferences_held_out: tuple[Artifact, ...] = ()
+    prompts: tuple[Artifact, ...] = ()
+    prompts_held_out: tuple[Artifact, ...] = ()
+
+
+class Datasets(Frozen):
+    """One folder for each kind of data, holding train.jsonl and held_out.jsonl."""
+
+    documents: Artifact | None = None
+    sft: Artifact | None = None
+    preferences: Artifact | None = None
+    prompts: Artifact | None = None
+
+
+class CleanInputs(Frozen):
+    """What collect returned."""
+
+    datasets: Datasets
+
+
+class BaseModelInputs(Frozen):
+    """The local folder or GGUF file, where the source is one."""
+
+    source: Artifact | None = None
+
+
+class ModelOutputs(Frozen):
+    """A model folder in transformers' format, tokenizer included."""
+
+    model: Artifact
+
+
+class TokenizerInputs(Frozen):
+    """The documents to learn the merges from."""
+
+    documents: Artifact
+
+
+class TokenizerOutputs(Frozen):
+    """A tokenizer folder in transformers' format."""
+
+    tokenizer: Artifact
+
+
+class PretrainInputs(Frozen):
+    """Documents and either a tokenizer (from scratch) or a model (continued)."""
+
+    documents: Artifact
+    tokenizer: Artifact | None = None
+    model: Artifact | None = None
+
+
+class SFTInputs(Frozen):
+    """The base model and the demonstrations."""
+
+    model: Artifact
+    sft: Artifact
+
+
+class SFTOutputs(Frozen):
+    """The LoRA adapter, and the model with the adapter merged into it."""
+
+    adapter: Artifact
+    model: Artifact
+
+
+class RewardModelInputs(Frozen):
+    """The merged SFT model, the pairs, and prompts for the score statistics."""
+
+    model: Artifact
+    preferences: Artifact
+    prompts: Artifact
+
+
+class RewardModelOutputs(Frozen):
+    """Adapter, score head, statistics and probes in one folder."""
+
+    reward_model: Artifact
+
+
+class PPOInputs(Frozen):
+    """The merged SFT model (policy start and reference), the reward model, the prompts, the
+    preference pairs (DPO), and what the further scorers are made of."""
+
+    model: Artifact
+    reward_model: Artifact
+    prompts: Artifact
+    preferences: Artifact | None = None
+    scorers: dict[str, Artifact] = Field(default={})
+
+
+class PPOOutputs(Frozen):
+    """The policy: its adapter on the SFT model (none where all weights were trained), and the whole
+    model."""
+
+    adapter: Artifact | None = None
+    model: Artifact
+    history: Artifact
+    """JSONL, one line an update: episodes, score, KL, reply length, share ending in EOS."""
+
+
+class EvaluateInputs(Frozen):
+    """The three models, the reward model, the held-out data, and the scorers' source files."""
+
+    base: Artifact
+    sft: Artifact
+    policy: Artifact
+    reward_model: Artifact
+    datasets: Datasets
+    history: Artifact
+    scorers: dict[str, Artifact] = Field(default={})
+
+
+class EvaluateOutputs(Frozen):
+    """report.md, report.html, the plots and the tables behind them."""
+
+    report: Artifact
