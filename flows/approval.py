@@ -4,7 +4,8 @@ somebody answers on the run's page, and the run then goes on where it was."""
 from typing import Any, Literal, TypeVar
 
 import prefect.runtime
-from prefect import suspend_flow_run
+from prefect import get_run_logger, suspend_flow_run
+from prefect.exceptions import Pause
 from prefect.input import RunInput
 from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
@@ -29,7 +30,7 @@ class BeforePPO(RunInput):
         "start PPO", title="Decision", description="stop ends the run here; its results are kept."
     )
     kl_coef: float = KL_COEF
-    comment: str = Field("", title="Comment", description="Kept with the run.")
+    comment: str = Field("", title="Comment", description="Kept in the run's log.")
 
 
 class Promotion(RunInput):
@@ -114,5 +115,16 @@ def _before_ppo(kl_coef: float, text: str) -> type[BeforePPO]:
 
 def _ask(question: type[Answer], config: PipelineConfig, key: str) -> Answer:
     """Suspend until the question is answered. When the run begins again, the answer is there."""
-    timeout = int(config.approval.timeout_hours * SECONDS_AN_HOUR)
-    return suspend_flow_run(wait_for_input=question, timeout=timeout, key=key)
+    hours, logger = config.approval.timeout_hours, get_run_logger()
+    try:
+        answer = suspend_flow_run(
+            wait_for_input=question, timeout=int(hours * SECONDS_AN_HOUR), key=key
+        )
+    except Pause:
+        logger.info(
+            "A person decides now: Resume in the menu of this run's page shows the question. The "
+            f"run goes on with the answer, and ends if there is none within {hours:g} hours."
+        )
+        raise
+    logger.info(f"The answer: {answer.model_dump_json()}")
+    return answer

@@ -17,13 +17,8 @@ from flows.profiles import cpu_demo
 from flows.refusals import refusals_as_states
 from flows.servers import mlflow_address
 from stages.core import tracking
-from stages.core.config import (
-    EvaluateOutputs,
-    Frozen,
-    PipelineConfig,
-    PPOOutputs,
-    SFTOutputs,
-)
+from stages.core.config import Frozen, PipelineConfig
+from stages.core.contracts import EvaluateOutputs, PPOOutputs, SFTOutputs
 from stages.core.form import parameter
 
 SEND_TIMEOUT_SECONDS = 15.0
@@ -50,7 +45,7 @@ def align(
         from_stage: Make this stage and all later ones again, though their results are there.
         until_stage: Stop after this stage.
         fresh: Make all stages again.
-        earlier_run: Take the stages before from_stage from this MLflow run as they are: its name
+        earlier_run: Take the stages before From stage from this MLflow run as they are: its name
             or id, or a registered model's alias such as rlhf-policy@champion. Empty: run or reuse
             them by their settings.
 

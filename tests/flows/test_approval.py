@@ -38,7 +38,8 @@ ANSWERED: list[PipelineConfig] = []
 @flow(name="asks", persist_result=False)
 def asks() -> Any:
     """Asks before PPO and keeps the configuration that the answer leads to."""
-    config = override(cpu_demo(), {"approval.before_ppo": "ask"})
+    asked = {"approval.before_ppo": "ask", "ppo.guard.action": "raise_kl"}
+    config = override(cpu_demo(), asked)
     try:
         ANSWERED.append(approval.before_ppo(config, "| accuracy | 0.8 |"))
     except approval.StoppedByPersonError as stop:
@@ -97,9 +98,11 @@ def test_the_run_waits_and_goes_on_with_the_answer(run: Suspended) -> None:
 @pytest.mark.slow
 def test_an_answer_that_is_not_allowed_is_asked_for_again(run: Suspended) -> None:
     run.execute()
-    run.answer(decision="start PPO", kl_coef=-1.0)
+    with pytest.raises(RuntimeError, match="-1.0 is less than the minimum of 0"):
+        run.answer(decision="start PPO", kl_coef=-1.0)  # the form knows this rule
+    run.answer(decision="start PPO", kl_coef=0.0)
     assert run.execute() == "Suspended"
-    assert "ppo.kl_coef = -1.0 is not allowed" in run.question()
+    assert "guard.action raise_kl doubles kl_coef, which is 0" in run.question()
     run.answer(decision="start PPO", kl_coef=0.5)
     assert run.execute() == "Completed"
     assert [config.ppo.kl_coef for config in ANSWERED] == [0.5]
