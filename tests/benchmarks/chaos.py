@@ -29,6 +29,7 @@ import httpx
 import psutil
 from chaos_machine import Machine
 
+from flows import access
 from flows.environment import prepare
 from flows.plan import planned_stages
 from flows.profiles import cpu_demo, override
@@ -116,7 +117,7 @@ def episode(
     began = time.monotonic()
     flow_run_id = trigger(machine, parameters)
     row: dict[str, Any] = {"victim": victim, "stage": "", "again": 0.0}
-    killed, state = 0.0, ""
+    killed, state = 0.0, "never began"
     known: set[int] = set()
     begun = {"": 0.0}
     while time.monotonic() - began < MAX_SECONDS:
@@ -139,7 +140,7 @@ def episode(
             known |= new
             if victim != "stage" or not row["again"]:
                 row["again"] = time.monotonic() - killed
-        state = read(machine, f"/flow_runs/{flow_run_id}").get("state_type") or state
+        state = call(machine, f"/flow_runs/{flow_run_id}")["state_type"]
         if state in ("COMPLETED", "FAILED", "CANCELLED"):
             break
         time.sleep(0.3)
@@ -192,37 +193,38 @@ def stage_now(machine: Machine, flow_run_id: str) -> str:
 
 def trigger(machine: Machine, parameters: Any) -> str:
     """Start the deployment's run as the form in the browser does."""
-    deployment = read(machine, "/deployments/name/align/cpu-demo")["id"]
-    url = f"{machine.api}/deployments/{deployment}/create_flow_run"
-    answer = httpx.post(url, json={"parameters": parameters}, timeout=30.0, trust_env=False)
-    return str(answer.raise_for_status().json()["id"])
+    deployment = call(machine, "/deployments/name/align/cpu-demo")["id"]
+    path = f"/deployments/{deployment}/create_flow_run"
+    return str(call(machine, path, {"parameters": parameters})["id"])
 
 
-def read(machine: Machine, path: str, body: Any = None) -> Any:
-    """The server's answer; an empty one while it is away."""
-    method = "GET" if body is None else "POST"
-    try:
-        url = machine.api + path
-        answer = httpx.request(method, url, json=body, timeout=10.0, trust_env=False)
-        return answer.raise_for_status().json()
-    except httpx.HTTPError:
-        return {}
+def call(machine: Machine, path: str, body: Any = None) -> Any:
+    """The Prefect server's answer, which is waited for: it may be away, or its database locked."""
+    deadline = time.monotonic() + MAX_SECONDS
+    while time.monotonic() < deadline:
+        machine.manage()
+        with contextlib.suppress(httpx.TransportError):
+            with access.prefect_client(machine.api) as client:
+                answer = client.request("GET" if body is None else "POST", path, json=body)
+            if not answer.is_server_error:
+                return answer.raise_for_status().json()
+        time.sleep(0.3)
+    raise SystemExit(f"the Prefect server does not answer; logs are below {machine.root}")
 
 
 def how_it_ended(machine: Machine, flow_run_id: str) -> dict[str, Any]:
     """What the run needed to get there, and what Prefect still holds for running."""
 
     def task_runs() -> list[Any]:
-        machine.manage()
         of_run = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
-        return [run for run in read(machine, "/task_runs/filter", of_run)
+        return [run for run in call(machine, "/task_runs/filter", of_run)
                 if run["state_type"] not in TERMINAL]  # fmt: skip
 
     open_tasks = settled(task_runs)
     not_ended = {"flow_runs": {"state": {"type": {"not_any_": list(TERMINAL)}}}}
-    run = read(machine, f"/flow_runs/{flow_run_id}")
+    run = call(machine, f"/flow_runs/{flow_run_id}")
     return {
-        "open": len(open_tasks) + len(read(machine, "/flow_runs/filter", not_ended)),
+        "open": len(open_tasks) + len(call(machine, "/flow_runs/filter", not_ended)),
         "recoveries": int(run.get("labels", {}).get("rlhf.recoveries", 0)),
         "tries": run.get("run_count", 0),
     }

@@ -62,7 +62,7 @@ def run(root: Path, *options: str, **changes: object) -> dict[str, str]:
     states = {}
     for line in done.stdout.splitlines():
         stage, _, rest = line.partition(": ")
-        if stage in STAGES and rest.startswith(("done in", "reused in")):
+        if stage in STAGES and rest.startswith(("done in", "reused in", "fetched in")):
             states[stage] = rest.split()[0]
     return states
 

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 
-from flows import servers
+from flows import access, servers
 from flows.environment import CHECKOUT, LEASE_STORAGE
 from flows.recovery import RUN_VARIABLE
 from stages.core.config import PipelineConfig
@@ -64,8 +63,8 @@ def call(environment: dict[str, str]) -> Call:
     """Calls the Prefect server."""
 
     def call(method: str, path: str, body: Any = None) -> Any:
-        url = environment["PREFECT_API_URL"] + path
-        answer = httpx.request(method, url, json=body, timeout=60.0, trust_env=False)
+        with access.prefect_client(environment["PREFECT_API_URL"]) as client:
+            answer = client.request(method, path, json=body, timeout=60.0)
         return answer.raise_for_status().json() if answer.content else None
 
     return call
