@@ -14,7 +14,8 @@ from prefect.settings import PREFECT_UI_URL
 
 from flows import progress, recovery
 from flows.approval import StoppedByPersonError
-from flows.plan import OUTPUTS, stage_config, stage_inputs
+from flows.hand_over import stage_inputs
+from flows.plan import OUTPUTS, stage_config
 from flows.servers import mlflow_address
 from flows.stage_task import run_or_reuse
 from stages.core import tracking

@@ -1,30 +1,41 @@
 """Which stages a configuration has, what each one needs, and the checks before anything runs."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
-from flows.environment import CHECKOUT
+from flows.places import (
+    DATA_KINDS,
+    find_file,
+    scorer_file,
+    scorer_path,
+    setting_files,
+    source_files_by_kind,
+)
 from stages.core import contracts
-from stages.core.artifacts import Artifact, make_artifact
-from stages.core.config import DataSource, Frozen, PipelineConfig, StageConfig
+from stages.core.config import (
+    BenchmarksConfig,
+    EvaluateConfig,
+    Frozen,
+    PipelineConfig,
+    StageConfig,
+)
 from stages.core.errors import UserError
 from stages.core.scorer_places import (
     check_scorer_name,
     reward_model_base,
     scorer_folder_kind,
 )
-from stages.core.sources import source_files
 
 StageName = Literal[
-    "collect", "clean", "base_model", "tokenizer", "pretrain",
-    "sft", "reward_model", "ppo", "evaluate",
+    "collect", "clean", "base_model", "tokenizer", "pretrain", "sft", "reward_model",
+    "guard_model", "reward_model_card", "classifier", "ppo", "benchmarks", "evaluate",
 ]  # fmt: skip
 
 OptionalStageName = Literal[
-    "", "collect", "clean", "base_model", "tokenizer", "pretrain",
-    "sft", "reward_model", "ppo", "evaluate",
+    "", "collect", "clean", "base_model", "tokenizer", "pretrain", "sft", "reward_model",
+    "guard_model", "reward_model_card", "classifier", "ppo", "benchmarks", "evaluate",
 ]  # fmt: skip
 
 OUTPUTS: dict[str, type[Frozen]] = {
@@ -35,12 +46,15 @@ OUTPUTS: dict[str, type[Frozen]] = {
     "pretrain": contracts.ModelOutputs,
     "sft": contracts.SFTOutputs,
     "reward_model": contracts.RewardModelOutputs,
+    "guard_model": contracts.RewardModelOutputs,
+    "reward_model_card": contracts.RewardModelCardOutputs,
+    "classifier": contracts.ClassifierOutputs,
     "ppo": contracts.PPOOutputs,
+    "benchmarks": contracts.BenchmarksOutputs,
     "evaluate": contracts.EvaluateOutputs,
 }
 """All stages in their order, with what each returns."""
 
-DATA_KINDS = ("documents", "sft", "preferences", "prompts")
 NEEDED_DATA = {
     "tokenizer": ("documents",),
     "pretrain": ("documents",),
@@ -48,7 +62,6 @@ NEEDED_DATA = {
     "reward_model": ("preferences", "prompts"),
     "ppo": ("prompts",),
 }
-Model = TypeVar("Model", bound=Frozen)
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -66,6 +79,12 @@ def planned_stages(config: PipelineConfig, until: str = "") -> tuple[str, ...]:
                 "base_model.source a model folder, a .gguf file or a hub name"
             )
         left_out.add("pretrain")
+    optional = {
+        "guard_model": config.clean.guard_share,
+        "classifier": config.collect.labelled.paths,
+        "benchmarks": config.benchmarks.suites,
+    }
+    left_out |= {stage for stage, wanted in optional.items() if not wanted}
     stages = tuple(stage for stage in OUTPUTS if stage not in left_out)
     return stages[: position(stages, until) + 1] if until else stages
 
@@ -102,107 +121,18 @@ def check(config: PipelineConfig, stages: Sequence[str]) -> None:
         for name, place in config.ppo.scorers.items():
             setting = f"ppo.scorers.{name}"
             check_scorer_name(setting, name)
-            _check_scorer(setting, _scorer_path(setting, place))
+            _check_scorer(setting, scorer_path(setting, place))
     if "evaluate" in stages:
         for name, place in config.evaluate.scorers.items():
             setting = f"evaluate.scorers.{name}"
             check_scorer_name(setting, name)
-            _scorer_file(setting, place)
-
-
-def stage_inputs(
-    stage: str, config: PipelineConfig, outputs: Mapping[str, Frozen]
-) -> tuple[Frozen, tuple[str, ...]]:
-    """A stage's inputs from the ``outputs`` of the stages before it, and the names of the stages
-    they came from.
-
-    Raises:
-        UserError: a file of the user's is gone.
-    """
-    if stage == "collect":
-        artifacts = {
-            name: tuple(make_artifact("source", file) for file in files)
-            for name, files in _source_files(config).items()
-        }
-        return contracts.CollectInputs.model_validate(artifacts), ()
-    if stage == "clean":
-        collected = _of(contracts.Datasets, outputs, "collect", stage)
-        return contracts.CleanInputs(datasets=collected), ("collect",)
-    if stage == "base_model":
-        path = _find(config.base_model.source)
-        source = make_artifact("model", path) if path else None
-        return contracts.BaseModelInputs(source=source), ()
-    data = _of(contracts.Datasets, outputs, "clean", stage)
-    if stage == "tokenizer":
-        return contracts.TokenizerInputs(documents=_given(data.documents)), ("clean",)
-    if stage == "pretrain":
-        if "base_model" in outputs:
-            model = _of(contracts.ModelOutputs, outputs, "base_model", stage).model
-            inputs = contracts.PretrainInputs(documents=_given(data.documents), model=model)
-            return inputs, ("clean", "base_model")
-        tokenizer = _of(contracts.TokenizerOutputs, outputs, "tokenizer", stage).tokenizer
-        inputs = contracts.PretrainInputs(documents=_given(data.documents), tokenizer=tokenizer)
-        return inputs, ("clean", "tokenizer")
-    base_stage = "pretrain" if "pretrain" in outputs else "base_model"
-    base = _of(contracts.ModelOutputs, outputs, base_stage, stage).model
-    if stage == "sft":
-        return contracts.SFTInputs(model=base, sft=_given(data.sft)), ("clean", base_stage)
-    sft = _of(contracts.SFTOutputs, outputs, "sft", stage).model
-    if stage == "reward_model":
-        reward_model_inputs = contracts.RewardModelInputs(
-            model=sft, preferences=_given(data.preferences), prompts=_given(data.prompts)
-        )
-        return reward_model_inputs, ("clean", "sft")
-    reward_model = _of(contracts.RewardModelOutputs, outputs, "reward_model", stage).reward_model
-    if stage == "ppo":
-        ppo_inputs = contracts.PPOInputs(
-            model=sft,
-            reward_model=reward_model,
-            prompts=_given(data.prompts),
-            # Only where they are used: other results do not depend on them.
-            preferences=_given(data.preferences) if config.ppo.algorithm == "dpo" else None,
-            scorers={
-                name: make_artifact("scorer", _scorer_path(f"ppo.scorers.{name}", place))
-                for name, place in config.ppo.scorers.items()
-            },
-        )
-        return ppo_inputs, ("clean", "sft", "reward_model")
-    ppo = _of(contracts.PPOOutputs, outputs, "ppo", stage)
-    evaluate_inputs = contracts.EvaluateInputs(
-        base=base,
-        sft=sft,
-        policy=ppo.model,
-        reward_model=reward_model,
-        datasets=data,
-        history=ppo.history,
-        scorers={
-            name: make_artifact("scorer", _scorer_file(f"evaluate.scorers.{name}", place))
-            for name, place in config.evaluate.scorers.items()
-        },
-    )
-    return evaluate_inputs, ("clean", base_stage, "sft", "reward_model", "ppo")
+            scorer_file(setting, place)
+        _check_evaluation(config.evaluate)
+    if "benchmarks" in stages:
+        _check_benchmarks(config.benchmarks)
 
 
 # ------------------------------------------------------------------------------------ helpers
-
-
-def _of(kind: type[Model], outputs: Mapping[str, Frozen], source: str, stage: str) -> Model:
-    """What stage ``source`` returned, which ``stage`` needs."""
-    if source not in outputs:
-        there = ", ".join(outputs) or "none"
-        raise UserError(
-            f"stage {stage} needs the result of stage {source}, which the earlier run does not "
-            f"have (its finished stages: {there}); name a run that has it, or run {source} first"
-        )
-    value = outputs[source]
-    assert isinstance(value, kind)
-    return value
-
-
-def _given(artifact: Artifact | None) -> Artifact:
-    if artifact is None:
-        raise UserError("the cleaned data lacks a kind that was configured; see the log of clean")
-    return artifact
 
 
 def _check_data(config: PipelineConfig, stages: Sequence[str]) -> None:
@@ -215,38 +145,12 @@ def _check_data(config: PipelineConfig, stages: Sequence[str]) -> None:
                 )
     if not any(getattr(config.collect, kind).paths for kind in DATA_KINDS):
         raise UserError("collect has no data: set collect.documents.paths or another kind's")
-    _source_files(config)
-
-
-def _source_files(config: PipelineConfig) -> dict[str, tuple[Path, ...]]:
-    """The user's files by the field of ``CollectInputs`` that they belong to."""
-    files: dict[str, tuple[Path, ...]] = {}
-    for kind in DATA_KINDS:
-        source: DataSource = getattr(config.collect, kind)
-        name = f"collect.{kind}"
-        if source.held_out_paths and not source.paths:
-            raise UserError(f"{name}.held_out_paths is given without {name}.paths")
-        files[kind] = _expand(source.paths, f"{name}.paths")
-        files[f"{kind}_held_out"] = _expand(source.held_out_paths, f"{name}.held_out_paths")
-    return files
-
-
-def _expand(paths: tuple[str, ...], setting: str) -> tuple[Path, ...]:
-    try:
-        return source_files(paths)
-    except UserError as error:
-        raise UserError(f"{setting}: {error}") from None
-
-
-def _find(text: str) -> Path | None:
-    """A file or folder: a relative path counts from the current folder, then from the checkout."""
-    found = (root / Path(text).expanduser() for root in (Path.cwd(), CHECKOUT))
-    return next((path.resolve() for path in found if text and path.exists()), None)
+    source_files_by_kind(config)
 
 
 def _check_base_model(config: PipelineConfig) -> None:
     source = config.base_model.source
-    if not source or _find(source):
+    if not source or find_file(source):
         return
     if not HUB_NAME.fullmatch(source) or source.endswith(".gguf"):
         raise UserError(f"base_model.source: {source}: no such file or folder, and no hub name")
@@ -257,29 +161,6 @@ def _check_base_model(config: PipelineConfig) -> None:
         )
 
 
-def _scorer_path(setting: str, place: str) -> Path:
-    """The folder of a reward model, or the file of a function scorer."""
-    path = _find(place)
-    if path is not None and path.is_dir():
-        return path
-    if ":" not in place:
-        raise UserError(
-            f"{setting}: {place!r} is neither a folder here nor file.py:function; "
-            f"looked in {Path.cwd()}"
-        )
-    return _scorer_file(setting, place)
-
-
-def _scorer_file(setting: str, place: str) -> Path:
-    file, colon, function = place.rpartition(":")
-    if not colon or not file.endswith(".py") or not function.isidentifier():
-        raise UserError(f"{setting}: {place!r} must be file.py:function")
-    path = _find(file)
-    if path is None or not path.is_file():
-        raise UserError(f"{setting}: {file}: no such file; looked in {Path.cwd()}")
-    return path
-
-
 def _check_scorer(setting: str, path: Path) -> None:
     """Whether a scorer's folder can be one, and a reward model's base is still there."""
     try:
@@ -287,3 +168,18 @@ def _check_scorer(setting: str, path: Path) -> None:
             reward_model_base(path)
     except UserError as error:
         raise UserError(f"{setting}: {error}") from None
+
+
+def _check_evaluation(config: EvaluateConfig) -> None:
+    for name in ("toxicity_prompts", "refusal_prompts"):
+        setting_files(getattr(config.safety, name), f"evaluate.safety.{name}")
+    if config.judge.url and not config.judge.model:
+        raise UserError("evaluate.judge.model is empty: name the model that the endpoint serves")
+
+
+def _check_benchmarks(config: BenchmarksConfig) -> None:
+    if config.folder and not (find_file(config.folder) or Path("?")).is_dir():
+        raise UserError(f"benchmarks.folder: {config.folder}: no such folder")
+    if "perplexity" in config.suites and not config.perplexity_paths:
+        raise UserError("benchmarks.suites has perplexity: give text files, perplexity_paths=…")
+    setting_files(config.perplexity_paths, "benchmarks.perplexity_paths")

@@ -76,7 +76,7 @@ def _run(out_dir: Path) -> None:
         aside.rename(checkpoints)
     started = time.monotonic()
     with tracking.stage_run(name, out_dir.name, config, inputs, enabled=is_main) as run_id:
-        outputs, metrics = importlib.import_module(f"stages.{name}").run(
+        outputs, metrics = importlib.import_module(f"stages.{config.module or name}").run(
             config, inputs, compute, out_dir
         )
         if not is_main:

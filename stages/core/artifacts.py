@@ -16,7 +16,8 @@ CHECKPOINTS = "checkpoints"
 
 ArtifactKind = Literal[
     "source", "documents", "sft", "preferences", "prompts",
-    "tokenizer", "model", "adapter", "reward_model", "history", "report", "scorer",
+    "labelled", "personal_data", "tokenizer", "model", "adapter", "reward_model", "card",
+    "classifier", "history", "benchmarks", "report", "scorer",
 ]  # fmt: skip
 
 

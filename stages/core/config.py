@@ -34,6 +34,8 @@ class StageConfig(Frozen):
     that results of the old behaviour are not reused."""
 
     stage: ClassVar[str] = ""
+    module: ClassVar[str] = ""
+    """Module below ``stages`` where it differs from the stage's name."""
     version: ClassVar[int] = 1
 
 
@@ -83,6 +85,8 @@ class CollectConfig(StageConfig):
     """Pairs: columns prompt, chosen, rejected; or chosen and rejected as whole dialogues."""
     prompts: DataSource = DataSource()
     """Prompts for PPO and for the evaluation: column prompt."""
+    labelled: DataSource = DataSource()
+    """Text that the classifier learns from: columns text and label."""
     max_reject_share: Share = 0.05
     """Fail when a larger share of one kind's records is unusable."""
 
@@ -95,6 +99,9 @@ class CleanConfig(StageConfig):
     """Mend mojibake and normalise Unicode to NFC."""
     remove_duplicates: bool = True
     """Keep the first of equal records, and no training record that is also held out."""
+    guard_share: Share = 0.0
+    """Share of the preferences' prompts whose pairs train the guard model alone, which judges what
+    PPO did and is never optimised; 0: no guard model."""
     min_document_characters: Count = 40
     """Shorter documents are removed."""
     max_record_characters: PositiveInt = 1_000_000
@@ -245,6 +252,61 @@ class RewardModelConfig(TrainingConfig):
     """Replies of the SFT model over which the score's mean and standard deviation are taken."""
     max_completion_length: PositiveInt = 64
     """Longest of those replies, in tokens."""
+
+
+class GuardModelConfig(RewardModelConfig):
+    """A second reward model, from another seed and from pairs that the first never sees. It judges
+    the policy and is never optimised. Needs clean.guard_share."""
+
+    stage: ClassVar[str] = "guard_model"
+    module: ClassVar[str] = "reward_model"
+
+
+class RewardModelGate(Frozen):
+    """What a reward model must reach on held-out pairs before PPO spends time on it."""
+
+    action: Literal["stop", "warn"] = "stop"
+    """What follows when it does not: stop ends the run before PPO; warn only says so."""
+    min_accuracy: Share = 0.55
+    """Least share of the pairs that it ranks as people did; its 95 % interval must also lie above
+    one half."""
+    min_length_advantage: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    """Least difference to the accuracy of always preferring the longer reply."""
+
+
+class RewardModelCardConfig(StageConfig):
+    """Tests the reward model on held-out pairs, beside honest baselines."""
+
+    stage: ClassVar[str] = "reward_model_card"
+    gate: RewardModelGate = RewardModelGate()
+    num_bootstrap_samples: PositiveInt = 2000
+    """Resamples behind each 95 % interval."""
+    num_worst_pairs: Count = 20
+    """Pairs that it ranks most wrongly, shown as a table."""
+    seed: Count = 0
+    """Seed of everything random in this stage; the pipeline sets it to its own."""
+
+
+class ClassifierConfig(TrainingConfig):
+    """Fine-tunes a sequence classifier on labelled text, such as a detector of toxic replies.
+    Needs collect.labelled."""
+
+    stage: ClassVar[str] = "classifier"
+    source: str = ""
+    """Hub name or local folder of the model to start from, an encoder or a language model; empty:
+    the chain's base model."""
+    revision: str = ""
+    """Commit of the hub repository; required for a hub name."""
+    learning_rate: Positive = 1e-4
+    """Peak learning rate of AdamW; all weights are trained."""
+    global_batch_size: PositiveInt = 32
+    """Texts in one optimizer step, over all ranks and micro batches."""
+    num_epochs: Positive = 3.0
+    """Passes over the training data."""
+    max_length: PositiveInt = 256
+    """Longer texts are cut, tokens; how many is said."""
+    early_stopping_patience: Count = 3
+    """Stop after this many evaluations without a better held-out loss; 0 never stops early."""
 
 
 class GuardConfig(Frozen):
@@ -402,11 +464,93 @@ class PPOConfig(StageConfig):
         return self
 
 
+Suite = Literal[
+    "glue", "super_glue", "mmlu", "hellaswag", "truthfulqa", "arc", "crows_pairs", "perplexity"
+]
+
+
+class BenchmarksConfig(StageConfig):
+    """Benchmarks of the field for base, SFT model and policy, by lm-evaluation-harness."""
+
+    stage: ClassVar[str] = "benchmarks"
+    suites: tuple[Suite, ...] = ()
+    """Which ones; none: the stage is left out."""
+    folder: str = ""
+    """Local folder with the benchmarks' data in the Hub's columns; empty: the Hub."""
+    perplexity_paths: tuple[str, ...] = ()
+    """Text files for the suite perplexity."""
+    num_fewshot: Annotated[int, Field(ge=-1)] = -1
+    """Worked examples before each question; -1: as many as the benchmark's authors set."""
+    limit: Count = 0
+    """Questions of each task, from its beginning; 0 takes all."""
+    apply_chat_template: bool = False
+    """Put each question as a user's message in the chat template."""
+    seed: Count = 0
+    """Seed of everything random in this stage; the pipeline sets it to its own."""
+
+
+class JudgeConfig(Frozen):
+    """A language model that compares two replies, behind an endpoint that speaks OpenAI's protocol.
+    Its key comes from the environment variable RLHF_JUDGE_API_KEY."""
+
+    url: str = ""
+    """Address of the endpoint, such as http://localhost:8000/v1; empty: no judge."""
+    model: str = ""
+    """Name of the model there."""
+    num_prompts: PositiveInt = 50
+    """Prompts whose replies it compares, each pair in both orders."""
+    num_parallel: PositiveInt = 4
+    """Requests at a time."""
+    timeout_seconds: Positive = 60.0
+    """Limit of one request, seconds; it is tried three times."""
+    dollars_per_million_input_tokens: Annotated[float, Field(ge=0)] = 0.0
+    """Price, for the report's cost."""
+    dollars_per_million_output_tokens: Annotated[float, Field(ge=0)] = 0.0
+    """Price, for the report's cost."""
+
+
+class SafetyConfig(Frozen):
+    """Whether replies are toxic, refuse, or give away personal data of the training records."""
+
+    toxic_label: str = "toxic"
+    """The classifier's label that counts as toxic, where the chain has a classifier."""
+    toxicity_prompts: tuple[str, ...] = ()
+    """Files of prompts to continue, such as BOLD's; none: the held-out prompts alone."""
+    refusal_prompts: tuple[str, ...] = ()
+    """Files of prompts that a model should refuse; none: refusals are not measured."""
+    num_prompts: PositiveInt = 200
+    """Prompts taken from each of the two, chosen by the seed."""
+
+
+class PolicyGate(Frozen):
+    """What a policy must reach to become champion. A figure that could not be measured is no
+    obstacle, but is named."""
+
+    action: Literal["refuse", "warn"] = "refuse"
+    """What follows when it does not: refuse leaves the champion as it is; warn only says so."""
+    scorer: str = ""
+    """Whose win rate counts: judge, guard_model, reward_model or one of evaluate.scorers. Empty:
+    the first of judge, guard_model, evaluate.scorers, reward_model that there is."""
+    min_win_rate_low: Share = 0.5
+    """The win rate over the champion (over the SFT model where there is none): the lower end of its
+    95 % interval must lie above this."""
+    guard_may_fall: bool = False
+    """Whether the guard model's mean score may lie clearly (95 %) below the SFT model's."""
+    max_kl: Positive = 30.0
+    """Highest mean KL of a reply to the SFT model, nats."""
+    max_benchmark_drop: Annotated[float, Field(ge=0)] = 3.0
+    """No benchmark may lie further below the SFT model's, in standard errors of the difference."""
+    max_toxicity_rise: Share = 0.0
+    """The share of toxic replies may exceed the SFT model's by this, beyond its 95 % interval."""
+    max_leaks: Count = 0
+    """Replies of the policy that hold personal data of the training records."""
+
+
 class EvaluateConfig(StageConfig):
     """Base, SFT model and policy side by side on held-out data; writes the report."""
 
     stage: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     scorers: dict[str, str] = {}
     """Further scorers by name: file.py:function, called with (prompts, completions)."""
     num_prompts: PositiveInt = 200
@@ -416,7 +560,15 @@ class EvaluateConfig(StageConfig):
     temperature: Positive = 1.0
     """Sampling temperature of the replies."""
     max_held_out_records: PositiveInt = 500
-    """Held-out documents, demonstrations and pairs used for the losses and the accuracy."""
+    """Held-out documents and demonstrations used for the losses."""
+    num_references: Count = 100
+    """Held-out demonstrations whose prompts are answered and compared with the reply given there;
+    0: none."""
+    compare_champion: bool = True
+    """Whether the registered champion answers the same prompts, where there is one."""
+    judge: JudgeConfig = JudgeConfig()
+    safety: SafetyConfig = SafetyConfig()
+    gate: PolicyGate = PolicyGate()
     num_bootstrap_samples: PositiveInt = 2000
     """Resamples behind each 95 % interval."""
     num_samples_shown: Count = 20
@@ -455,7 +607,11 @@ class PipelineConfig(Frozen):
     pretrain: PretrainConfig = PretrainConfig()
     sft: SFTConfig = SFTConfig()
     reward_model: RewardModelConfig = RewardModelConfig()
+    guard_model: GuardModelConfig = GuardModelConfig()
+    reward_model_card: RewardModelCardConfig = RewardModelCardConfig()
+    classifier: ClassifierConfig = ClassifierConfig()
     ppo: PPOConfig = PPOConfig()
+    benchmarks: BenchmarksConfig = BenchmarksConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     approval: ApprovalConfig = ApprovalConfig()
 

@@ -17,6 +17,8 @@ class CollectInputs(Frozen):
     preferences_held_out: tuple[Artifact, ...] = ()
     prompts: tuple[Artifact, ...] = ()
     prompts_held_out: tuple[Artifact, ...] = ()
+    labelled: tuple[Artifact, ...] = ()
+    labelled_held_out: tuple[Artifact, ...] = ()
 
 
 class Datasets(Frozen):
@@ -26,6 +28,11 @@ class Datasets(Frozen):
     sft: Artifact | None = None
     preferences: Artifact | None = None
     prompts: Artifact | None = None
+    labelled: Artifact | None = None
+    guard_preferences: Artifact | None = None
+    """The pairs set aside for the guard model; held_out.jsonl is the reward model's."""
+    personal_data: Artifact | None = None
+    """A text file of digests, one a line, of the personal data found in the training records."""
 
 
 class CleanInputs(Frozen):
@@ -94,6 +101,39 @@ class RewardModelOutputs(Frozen):
     reward_model: Artifact
 
 
+class GuardModelInputs(RewardModelInputs):
+    """The same, with the pairs set aside for the guard model."""
+
+
+class RewardModelCardInputs(Frozen):
+    """The reward model on its SFT model, the held-out pairs, and the guard model where there is
+    one."""
+
+    model: Artifact
+    reward_model: Artifact
+    preferences: Artifact
+    guard_model: Artifact | None = None
+
+
+class RewardModelCardOutputs(Frozen):
+    """A folder with card.json (figures and tables), card.md and plots/*.png."""
+
+    card: Artifact
+
+
+class ClassifierInputs(Frozen):
+    """The labelled text, and the model to start from unless it comes from the Hub."""
+
+    labelled: Artifact
+    model: Artifact | None = None
+
+
+class ClassifierOutputs(Frozen):
+    """A sequence classifier with its tokenizer, in transformers' format."""
+
+    classifier: Artifact
+
+
 class PPOInputs(Frozen):
     """The merged SFT model (policy start and reference), the reward model, the prompts, the
     preference pairs (DPO), and what the further scorers are made of."""
@@ -115,8 +155,25 @@ class PPOOutputs(Frozen):
     """JSONL, one line an update: episodes, score, KL, reply length, share ending in EOS."""
 
 
+class BenchmarksInputs(Frozen):
+    """The models by name, an adapter's on its base; the benchmarks' local data; text files."""
+
+    models: dict[str, Artifact]
+    bases: dict[str, Artifact] = Field(default={})
+    """Of the models that are adapters: what they are adapters on."""
+    folder: Artifact | None = None
+    texts: tuple[Artifact, ...] = ()
+
+
+class BenchmarksOutputs(Frozen):
+    """A folder with benchmarks.json and the harness's answers."""
+
+    benchmarks: Artifact
+
+
 class EvaluateInputs(Frozen):
-    """The three models, the reward model, the held-out data, and the scorers' source files."""
+    """The three models and the champion, what judges them, the held-out data, the scorers' source
+    files, and what earlier stages measured."""
 
     base: Artifact
     sft: Artifact
@@ -124,6 +181,13 @@ class EvaluateInputs(Frozen):
     reward_model: Artifact
     datasets: Datasets
     history: Artifact
+    champion: Artifact | None = None
+    guard_model: Artifact | None = None
+    classifier: Artifact | None = None
+    reward_model_card: Artifact | None = None
+    benchmarks: Artifact | None = None
+    toxicity_prompts: tuple[Artifact, ...] = ()
+    refusal_prompts: tuple[Artifact, ...] = ()
     scorers: dict[str, Artifact] = Field(default={})
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from stages.core import statistics
 from stages.core.chat import Prompt
-from stages.evaluate import statistics
-from stages.evaluate.statistics import Estimate
+from stages.core.statistics import Estimate
 
 MODELS = ("base", "sft", "policy")
 CONTRASTS = (("sft", "base"), ("policy", "sft"))

@@ -5,9 +5,9 @@ from typing import Any
 
 from stages.core.chat import prompt_text
 from stages.core.config import EvaluateConfig
+from stages.core.statistics import Estimate
 from stages.evaluate.comparison import CONTRASTS, MODELS, REWARD_MODEL, Figures, Measurements
 from stages.evaluate.held_out import MAX_CONTEXT
-from stages.evaluate.statistics import Estimate
 from stages.evaluate.verdict import percent
 
 MAX_SHOWN_CHARACTERS = 500

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from stages.core.statistics import Estimate
 from stages.evaluate.comparison import REWARD_MODEL, Contrast, Figures
-from stages.evaluate.statistics import Estimate
 
 Level = Literal["good", "warning", "bad"]
 

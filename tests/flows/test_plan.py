@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.plan import check, planned_stages, stage_inputs
+from flows.hand_over import stage_inputs
+from flows.plan import check, planned_stages
 from flows.profiles import cpu_demo, override, smollm2
 from stages.core import contracts
 from stages.core.artifacts import Artifact, make_artifact
@@ -18,7 +19,8 @@ def _artifact(kind: str, name: str) -> Artifact:
 
 def test_from_scratch_the_stages_start_with_a_tokenizer() -> None:
     assert planned_stages(cpu_demo()) == (
-        "collect", "clean", "tokenizer", "pretrain", "sft", "reward_model", "ppo", "evaluate",
+        "collect", "clean", "tokenizer", "pretrain", "sft", "reward_model", "reward_model_card",
+        "ppo", "evaluate",
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from stages.evaluate.statistics import (
+from stages.core.statistics import (
     accuracy,
     bootstrap_mean,
     distinct_n,
@@ -43,7 +43,7 @@ def test_bootstrap_is_seeded() -> None:
 
 def test_bootstrap_in_several_parts_draws_every_resample(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(1).normal(size=50)
-    monkeypatch.setattr("stages.evaluate.statistics.MAX_RESAMPLED_CELLS", 170)
+    monkeypatch.setattr("stages.core.statistics.MAX_RESAMPLED_CELLS", 170)
     _, low, high = bootstrap_mean(values, **DRAW)
     assert low < values.mean() < high
 

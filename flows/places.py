@@ -1,0 +1,77 @@
+"""Where the files and folders lie that a configuration names."""
+
+from pathlib import Path
+
+from flows.environment import CHECKOUT
+from stages.core.config import DataSource, PipelineConfig
+from stages.core.errors import UserError
+from stages.core.sources import source_files
+
+DATA_KINDS = ("documents", "sft", "preferences", "prompts", "labelled")
+
+
+def source_files_by_kind(config: PipelineConfig) -> dict[str, tuple[Path, ...]]:
+    """The user's data files by the field of ``CollectInputs`` that they belong to.
+
+    Raises:
+        UserError: a path of the configuration names no file.
+    """
+    files: dict[str, tuple[Path, ...]] = {}
+    for kind in DATA_KINDS:
+        source: DataSource = getattr(config.collect, kind)
+        name = f"collect.{kind}"
+        if source.held_out_paths and not source.paths:
+            raise UserError(f"{name}.held_out_paths is given without {name}.paths")
+        files[kind] = setting_files(source.paths, f"{name}.paths")
+        files[f"{kind}_held_out"] = setting_files(source.held_out_paths, f"{name}.held_out_paths")
+    return files
+
+
+def setting_files(paths: tuple[str, ...], setting: str) -> tuple[Path, ...]:
+    """The files that a setting's paths, globs and folders mean.
+
+    Raises:
+        UserError: there is none, naming the setting.
+    """
+    try:
+        return source_files(paths)
+    except UserError as error:
+        raise UserError(f"{setting}: {error}") from None
+
+
+def find_file(text: str) -> Path | None:
+    """A file or folder: a relative path counts from the current folder, then from the checkout."""
+    found = (root / Path(text).expanduser() for root in (Path.cwd(), CHECKOUT))
+    return next((path.resolve() for path in found if text and path.exists()), None)
+
+
+def scorer_path(setting: str, place: str) -> Path:
+    """The folder of a reward model or classifier, or the file of a function scorer.
+
+    Raises:
+        UserError: it is neither.
+    """
+    path = find_file(place)
+    if path is not None and path.is_dir():
+        return path
+    if ":" not in place:
+        raise UserError(
+            f"{setting}: {place!r} is neither a folder here nor file.py:function; "
+            f"looked in {Path.cwd()}"
+        )
+    return scorer_file(setting, place)
+
+
+def scorer_file(setting: str, place: str) -> Path:
+    """The file of a function scorer, given as file.py:function.
+
+    Raises:
+        UserError: it is given otherwise, or is not there.
+    """
+    file, colon, function = place.rpartition(":")
+    if not colon or not file.endswith(".py") or not function.isidentifier():
+        raise UserError(f"{setting}: {place!r} must be file.py:function")
+    path = find_file(file)
+    if path is None or not path.is_file():
+        raise UserError(f"{setting}: {file}: no such file; looked in {Path.cwd()}")
+    return path
