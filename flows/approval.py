@@ -93,13 +93,14 @@ def before_ppo(config: PipelineConfig, figures: str) -> PipelineConfig:
     raise UserError(f"approval before PPO: {MAX_QUESTIONS} answers in a row were refused")
 
 
-def promotion(config: PipelineConfig, report: str) -> Promotion:
+def promotion(config: PipelineConfig, subject: str, report: str) -> Promotion:
     """Ask whether the policy becomes champion.
 
     Args:
+        subject: version and opponent: an answer given for others does not count.
         report: Markdown shown above the form.
     """
-    return _ask(Promotion.with_initial_data(description=report), config, "promotion")
+    return _ask(Promotion.with_initial_data(description=report), config, f"promotion-{subject}")
 
 
 # ------------------------------------------------------------------------------------ helpers

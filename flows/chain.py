@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import prefect.runtime
@@ -19,7 +19,7 @@ from flows.plan import OUTPUTS, stage_config
 from flows.servers import mlflow_address
 from flows.stage_task import run_or_reuse
 from stages.core import tracking
-from stages.core.artifacts import StageResult
+from stages.core.artifacts import Artifact, StageResult
 from stages.core.config import Frozen, PipelineConfig
 from stages.core.errors import UserError
 
@@ -75,6 +75,7 @@ def run_stages(
     *,
     forced: Sequence[str] = (),
     before: BeforeStage = lambda stage, config, results: config,
+    champion: Callable[[Mapping[str, Frozen]], Artifact | None] = lambda outputs: None,
 ) -> dict[str, Frozen]:
     """Run ``stages`` in their order, each with what the ones before it returned.
 
@@ -82,6 +83,7 @@ def run_stages(
         results: of stages that are done; those of ``stages`` are added.
         forced: stages that are made again though their result is there.
         before: called before each stage; returns the configuration to go on with.
+        champion: finds the model that the evaluation compares the policy with.
 
     Returns:
         The outputs of all stages in ``results``.
@@ -94,7 +96,8 @@ def run_stages(
     states: dict[str, State[Any]] = {}
     for stage in stages:
         config = before(stage, config, results)
-        inputs, upstream = stage_inputs(stage, config, outputs)
+        opponent = champion(outputs) if stage == "evaluate" else None
+        inputs, upstream = stage_inputs(stage, config, outputs, opponent)
         stage_task = run_or_reuse.with_options(name=stage, task_run_name=stage)
         states[stage] = stage_task(
             stage_config(config, stage),

@@ -1,24 +1,21 @@
 """The flow ``align``: the whole chain, from raw data to an evaluated and registered policy."""
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import prefect.runtime
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
-from prefect.states import Cancelled
+from prefect.states import Cancelled, Completed
 
-from flows import approval, chain, progress
-from flows.plan import OptionalStageName, check, planned_stages, position
+from flows import approval, chain
+from flows.plan import OUTPUTS, OptionalStageName, check, planned_stages, position
 from flows.profiles import cpu_demo
+from flows.promotion import Opponent
+from flows.publishing import publish
 from flows.refusals import refusals_as_states
-from flows.servers import mlflow_address
 from stages.core import tracking
-from stages.core.config import Frozen, PipelineConfig
-from stages.core.contracts import EvaluateOutputs, PPOOutputs, SFTOutputs
+from stages.core.config import PipelineConfig
 from stages.core.form import parameter
 
 SEND_TIMEOUT_SECONDS = 15.0
@@ -60,60 +57,33 @@ def align(
     start = position(stages, from_stage) if from_stage else 0
     earlier = tracking.earlier_run(earlier_run) if earlier_run else None
     forced = stages if fresh else stages[start:] if from_stage else ()
-    taken, stages = (stages[:start], stages[start:]) if earlier else ((), stages)
+    if earlier:
+        # All that there are: the earlier run may have had other stages than this one would.
+        taken, stages = list(OUTPUTS)[: list(OUTPUTS).index(stages[start])], stages[start:]
     check(config, stages)
     approval.check(config)
     results: chain.Results = {}
+    opponent, refusals = Opponent(config), list[str]()
     try:
         with chain.pipeline_run(config, _run_name_of(config), results) as run_id:
             if earlier is not None:
                 results |= chain.bring(earlier, run_id, taken)
             outputs = chain.run_stages(
-                config, stages, run_id, results, forced=forced, before=_ask_before_ppo
+                config,
+                stages,
+                run_id,
+                results,
+                forced=forced,
+                before=_ask_before_ppo,
+                champion=opponent.find,
             )
             if "evaluate" in outputs:
-                publish(config, run_id, outputs, results)
+                refusals = publish(config, run_id, outputs, results, opponent)
     except approval.StoppedByPersonError as stop:
         return Cancelled(message=str(stop))
+    if refusals:
+        return Completed(name="Refused by the gate", message="; ".join(refusals))
     return results[stages[-1]].metrics
-
-
-def publish(
-    config: PipelineConfig, run_id: str, outputs: Mapping[str, Frozen], results: chain.Results
-) -> None:
-    """The report in both UIs and on the terminal, the policy in the registry, and its promotion as
-    configured."""
-    evaluate, ppo, sft = outputs["evaluate"], outputs["ppo"], outputs["sft"]
-    assert isinstance(evaluate, EvaluateOutputs)
-    assert isinstance(ppo, PPOOutputs)
-    assert isinstance(sft, SFTOutputs)
-    report = evaluate.report.locate()
-    tracking.log_report(run_id, report)
-    tags = {
-        **{name: f"{value:.4g}" for name, value in results["evaluate"].metrics.items()},
-        "parent_run": run_id,
-        "policy_digest": ppo.model.digest,
-        "base": sft.model.path,
-        "base_digest": sft.model.digest,
-    }
-    policy = ppo.adapter or ppo.model  # no adapter where all weights were trained
-    version = tracking.register_policy(run_id, policy.locate(), tags)
-    page = mlflow_address() + tracking.run_page(run_id)
-    links = f"[MLflow run]({page}) · policy: `rlhf-policy` version {version} (challenger)\n\n"
-    text = links + _report_text(report)
-    create_markdown_artifact(text, key="report", description="Report")
-    progress.current().places.update(
-        {
-            "report": str(report / "report.html"),
-            "policy": f"{ppo.model.locate()} (rlhf-policy version {version})",
-        }
-    )
-    if config.approval.promotion == "auto":
-        tracking.promote(version, "promoted without a question (approval.promotion = auto)")
-    elif config.approval.promotion == "ask":
-        answer = approval.promotion(config, text)
-        if answer.decision == "promote":
-            tracking.promote(version, answer.comment)
 
 
 def send_pending_records() -> None:
@@ -133,13 +103,9 @@ def _run_name_of(config: PipelineConfig) -> str:
 def _ask_before_ppo(stage: str, config: PipelineConfig, results: chain.Results) -> PipelineConfig:
     if stage != "ppo" or config.approval.before_ppo == "off":
         return config
+    if "reward_model" not in results:
+        return config  # ppo itself says so
     figures = results["reward_model"].metrics
     rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in sorted(figures.items()))
     table = f"The reward model's figures:\n\n| figure | value |\n|---|---|\n{rows}\n"
     return approval.before_ppo(config, table)
-
-
-def _report_text(report: Path) -> str:
-    """The report without its plots, which Prefect cannot show from the disk."""
-    text = (report / "report.md").read_text(encoding="utf-8")
-    return "\n".join(line for line in text.splitlines() if not line.startswith("!["))

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 from prefect import flow
 
 from flows import chain
-from flows.pipeline import publish
 from flows.plan import OUTPUTS, check
 from flows.profiles import validated
+from flows.promotion import Opponent
+from flows.publishing import publish
 from flows.refusals import refusals_as_states
 from stages.core import tracking
 from stages.core.config import (
@@ -147,12 +148,20 @@ def _run(
 ) -> dict[str, float]:
     check(config, stages)
     results: chain.Results = {}
+    opponent = Opponent(config)
     name = f"{stages[-1].replace('_', '-')} seed {config.seed}"
     with chain.pipeline_run(config, name, results) as run_id:
         if earlier is not None:
             before = list(OUTPUTS)[: list(OUTPUTS).index(stages[0])]
             results |= chain.bring(earlier, run_id, before)
-        outputs = chain.run_stages(config, stages, run_id, results, forced=stages if fresh else ())
+        outputs = chain.run_stages(
+            config,
+            stages,
+            run_id,
+            results,
+            forced=stages if fresh else (),
+            champion=opponent.find,
+        )
         if "evaluate" in outputs:
-            publish(config, run_id, outputs, results)
+            publish(config, run_id, outputs, results, opponent)
     return results[stages[-1]].metrics

@@ -19,9 +19,21 @@ from stages.core.tracking.pipeline_runs import (
     run_page,
     start_pipeline_run,
     suspend_pipeline_run,
+    tag_run,
 )
 from stages.core.tracking.references import References, is_stored, read_references
-from stages.core.tracking.registry import promote, register_policy, version_tags
+from stages.core.tracking.registry import (
+    COMPARED_WITH,
+    NOBODY,
+    POLICY,
+    Champion,
+    champion,
+    leave_as_challenger,
+    promote,
+    register_policy,
+    rollback,
+    version_tags,
+)
 from stages.core.tracking.stage_runs import (
     FLOW_RUN_VARIABLE,
     PARENT_RUN_VARIABLE,
@@ -35,11 +47,16 @@ from stages.core.tracking.stage_runs import (
 )
 
 __all__ = [
+    "COMPARED_WITH",
     "FLOW_RUN_VARIABLE",
+    "NOBODY",
     "PARENT_RUN_VARIABLE",
+    "POLICY",
+    "Champion",
     "EarlierRun",
     "References",
     "address",
+    "champion",
     "earlier_run",
     "end_abandoned_runs",
     "end_pipeline_run",
@@ -47,6 +64,7 @@ __all__ = [
     "fetch",
     "git_commit",
     "is_stored",
+    "leave_as_challenger",
     "log_figure",
     "log_metrics",
     "log_report",
@@ -59,10 +77,12 @@ __all__ = [
     "register_policy",
     "report_progress",
     "restart_metrics",
+    "rollback",
     "run_page",
     "set_up",
     "stage_run",
     "start_pipeline_run",
     "suspend_pipeline_run",
+    "tag_run",
     "version_tags",
 ]

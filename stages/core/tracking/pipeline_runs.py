@@ -118,6 +118,13 @@ def log_report(run_id: str, folder: Path) -> None:
     PatientClient().log_artifacts(run_id, str(folder), "report")
 
 
+def tag_run(run_id: str, tags: Mapping[str, str]) -> None:
+    """Add tags to the run."""
+    client = PatientClient()
+    for name, value in tags.items():
+        client.set_tag(run_id, name, value)
+
+
 def run_page(run_id: str) -> str:
     """Path of the run's page below the address of the MLflow UI."""
     experiment = PatientClient().get_run(run_id).info.experiment_id

@@ -1,8 +1,12 @@
-"""The model registry: the policy's versions and their aliases ``challenger`` and ``champion``."""
+"""The model registry: the policy's versions and their aliases.
+
+``challenger`` is the newest policy, ``champion`` the one in use, ``previous`` the one before it.
+"""
 
 import contextlib
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,19 @@ from stages.core.errors import UserError
 from stages.core.tracking.client import PatientClient, patiently
 
 POLICY = "rlhf-policy"
-CHALLENGER, CHAMPION = "challenger", "champion"
+CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
+COMPARED_WITH = "compared_with"
+"""Tag: number of the champion that the version was evaluated against, or ``NOBODY``."""
+NOBODY = "none"
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version of ``rlhf-policy`` that is in use."""
+
+    version: str
+    policy_digest: str
+    """Digest of the whole model."""
 
 
 def register_policy(run_id: str, source: Path, tags: Mapping[str, str]) -> str:
@@ -29,7 +45,8 @@ def register_policy(run_id: str, source: Path, tags: Mapping[str, str]) -> str:
         if tags.get("policy_digest", "") == known.tags.get("policy_digest"):
             for name, value in tags.items():
                 client.set_model_version_tag(POLICY, known.version, name, value)
-            client.set_registered_model_alias(POLICY, CHALLENGER, known.version)
+            if int(known.version) >= int(_number_of(client, CHALLENGER)):
+                client.set_registered_model_alias(POLICY, CHALLENGER, known.version)
             return str(known.version)
     experiment = client.get_run(run_id).info.experiment_id
     logged = patiently(
@@ -69,18 +86,69 @@ def find_version(client: PatientClient, name: str, which: str) -> Any:
         ) from None
 
 
+def champion() -> Champion | None:
+    """The champion, where there is one."""
+    client = PatientClient()
+    number = _number_of(client, CHAMPION)
+    if number == "0":
+        return None
+    version = client.get_model_version(POLICY, number)
+    return Champion(number, version.tags.get("policy_digest", ""))
+
+
 def promote(which: str, comment: str = "") -> str:
     """Give the alias ``champion`` to the version of ``rlhf-policy`` that ``which`` names: an alias
-    or a number. The ``comment`` is kept as a tag. Returns the version's number.
+    or a number. The champion until now becomes ``previous``, and the ``comment`` a tag.
+
+    Who calls this must see to it that no two calls overlap.
+
+    Returns:
+        The version's number.
 
     Raises:
-        UserError: there is no such version.
+        UserError: there is no such version, or it was compared with another champion than now.
     """
     client = PatientClient()
     version = find_version(client, POLICY, which)
-    client.set_model_version_tag(POLICY, version.version, "promotion_comment", comment)
-    client.set_registered_model_alias(POLICY, CHAMPION, version.version)
-    return str(version.version)
+    number, now = str(version.version), _number_of(client, CHAMPION)
+    client.set_model_version_tag(POLICY, number, "promotion_comment", comment)
+    if number == now:
+        return number
+    compared = version.tags.get(COMPARED_WITH)
+    if compared is not None and compared != (NOBODY if now == "0" else now):
+        with_whom = "no champion" if compared == NOBODY else f"champion {compared}"
+        raise UserError(
+            f"version {number} was compared with {with_whom}, but version {now} is champion now: "
+            "evaluate it again (stage evaluate on its run), then promote it"
+        )
+    # In this order: a kill in between leaves the champion as it was.
+    if now != "0":
+        client.set_registered_model_alias(POLICY, PREVIOUS, now)
+    client.set_registered_model_alias(POLICY, CHAMPION, number)
+    return number
+
+
+def leave_as_challenger(number: str, comment: str) -> None:
+    """Keep with the version why it did not become champion."""
+    PatientClient().set_model_version_tag(POLICY, number, "promotion_comment", comment)
+
+
+def rollback() -> tuple[str, str]:
+    """Make the ``previous`` champion champion again, and the present one ``previous``.
+
+    Returns:
+        The numbers of the champion until now and of the one from now on.
+
+    Raises:
+        UserError: there is no previous one.
+    """
+    client = PatientClient()
+    now, before = _number_of(client, CHAMPION), _number_of(client, PREVIOUS)
+    if "0" in (now, before) or now == before:
+        raise UserError(f"{POLICY} has no previous champion to go back to")
+    client.set_registered_model_alias(POLICY, CHAMPION, before)
+    client.set_registered_model_alias(POLICY, PREVIOUS, now)
+    return now, before
 
 
 def version_tags(which: str) -> dict[str, str]:
@@ -91,3 +159,16 @@ def version_tags(which: str) -> dict[str, str]:
     """
     version = find_version(PatientClient(), POLICY, which)
     return {**version.tags, "version": str(version.version)}
+
+
+# ------------------------------------------------------------------------------------ helpers
+
+
+def _number_of(client: PatientClient, alias: str) -> str:
+    """The number of the version that has the alias; 0 where none has."""
+    try:
+        return str(client.get_model_version_by_alias(POLICY, alias).version)
+    except mlflow.exceptions.MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return "0"

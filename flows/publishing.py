@@ -1,0 +1,95 @@
+"""What a run leaves for people: its report, its policy in the registry, and the gate's verdict."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from prefect.artifacts import create_markdown_artifact
+from stages.core.gate_policy import policy_gate_rows, policy_refusals
+
+from flows import progress
+from flows.chain import Results
+from flows.promotion import Opponent, ask_and_promote, make_champion
+from flows.servers import mlflow_address
+from stages.core import tracking
+from stages.core.config import Frozen, PipelineConfig
+from stages.core.contracts import EvaluateOutputs, PPOOutputs, SFTOutputs
+
+DETAILS = ("_low", "_high", "_stderr")
+"""Ends of the names of figures that stay in the report."""
+
+
+def publish(
+    config: PipelineConfig,
+    run_id: str,
+    outputs: Mapping[str, Frozen],
+    results: Results,
+    opponent: Opponent,
+) -> list[str]:
+    """The report in both UIs and on the terminal, the policy in the registry, and its promotion as
+    configured, if it passed the gate.
+
+    Returns:
+        The gate's reasons against the policy; none where it passed.
+
+    Raises:
+        UserError: the champion has changed since the evaluation.
+    """
+    evaluate, ppo, sft = outputs["evaluate"], outputs["ppo"], outputs["sft"]
+    assert isinstance(evaluate, EvaluateOutputs)
+    assert isinstance(ppo, PPOOutputs)
+    assert isinstance(sft, SFTOutputs)
+    report, metrics = evaluate.report.locate(), results["evaluate"].metrics
+    tracking.log_report(run_id, report)
+    reasons = policy_refusals(config.evaluate.gate, metrics)
+    refused = bool(reasons) and config.evaluate.gate.action == "refuse"
+    verdict = "refused: " if refused else "warned: " if reasons else "passed"
+    verdict += "; ".join(reasons)
+    tags = {
+        **{name: f"{value:.4g}" for name, value in metrics.items() if not name.endswith(DETAILS)},
+        "parent_run": run_id,
+        "policy_digest": ppo.model.digest,
+        "base": sft.model.path,
+        "base_digest": sft.model.digest,
+        "gate": verdict,
+        "gate_table": _gate_table(config, metrics),
+    }
+    if opponent.number:
+        tags[tracking.COMPARED_WITH] = opponent.number
+    policy = ppo.adapter or ppo.model  # no adapter where all weights were trained
+    version = tracking.register_policy(run_id, policy.locate(), tags)
+    tracking.tag_run(run_id, {"gate": verdict, "policy_version": version})
+    page = mlflow_address() + tracking.run_page(run_id)
+    links = f"[MLflow run]({page}) · policy: `{tracking.POLICY}` version {version} (challenger)\n\n"
+    text = links + _report_text(report)
+    create_markdown_artifact(text, key="report", description="Report")
+    progress.current().places.update(
+        {
+            "gate": verdict,
+            "report": str(report / "report.html"),
+            "policy": f"{ppo.model.locate()} ({tracking.POLICY} version {version})",
+        }
+    )
+    if refused:
+        return reasons
+    if config.approval.promotion == "auto":
+        make_champion(version, "promoted without a question (approval.promotion = auto)")
+    elif config.approval.promotion == "ask":
+        ask_and_promote(config, version, opponent.number, text)
+    return []
+
+
+# ------------------------------------------------------------------------------------ helpers
+
+
+def _gate_table(config: PipelineConfig, metrics: Mapping[str, float]) -> str:
+    rows = policy_gate_rows(config.evaluate.gate, metrics)
+    lines = "\n".join(
+        f"| {row.rule} | {row.figure} | {row.limit} | {row.outcome} |" for row in rows
+    )
+    return f"| rule | figure | limit | |\n|---|---|---|---|\n{lines}\n"
+
+
+def _report_text(report: Path) -> str:
+    """The report without its plots, which Prefect cannot show from the disk."""
+    text = (report / "report.md").read_text(encoding="utf-8")
+    return "\n".join(line for line in text.splitlines() if not line.startswith("!["))
