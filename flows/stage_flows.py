@@ -13,6 +13,8 @@ from flows.refusals import refusals_as_states
 from stages.core import tracking
 from stages.core.config import (
     BaseModelConfig,
+    BenchmarksConfig,
+    ClassifierConfig,
     CleanConfig,
     CollectConfig,
     Compute,
@@ -109,6 +111,30 @@ def ppo(
     fresh: Fresh = False,
 ) -> dict[str, float]:
     """Optimise an earlier run's SFT model against its reward model."""
+    return _one(config, compute, earlier_run, fresh)
+
+
+@flow(name="classifier", flow_run_name="classifier seed {config.seed}", persist_result=False)
+@refusals_as_states
+def classifier(
+    config: Annotated[ClassifierConfig, parameter("Settings")] = ClassifierConfig(),
+    compute: Where = COMPUTE,
+    earlier_run: EarlierRunName = "",
+    fresh: Fresh = False,
+) -> dict[str, float]:
+    """Fine-tune a classifier on an earlier run's labelled text."""
+    return _one(config, compute, earlier_run, fresh)
+
+
+@flow(name="benchmarks", flow_run_name="benchmarks", persist_result=False)
+@refusals_as_states
+def benchmarks(
+    config: Annotated[BenchmarksConfig, parameter("Settings")] = BenchmarksConfig(),
+    compute: Where = COMPUTE,
+    earlier_run: EarlierRunName = "",
+    fresh: Fresh = False,
+) -> dict[str, float]:
+    """Put the benchmarks of the field to an earlier run's models."""
     return _one(config, compute, earlier_run, fresh)
 
 
