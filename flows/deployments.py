@@ -67,7 +67,9 @@ def deployments() -> list[RunnerDeployment]:
         stage_flows.pretrain,
         stage_flows.sft,
         stage_flows.reward_model,
+        stage_flows.classifier,
         stage_flows.ppo,
+        stage_flows.benchmarks,
         stage_flows.evaluate,
     ):
         made += [
