@@ -6,7 +6,6 @@ by ``escape``, unless this module made it itself, so that it shows as written.
 
 import base64
 import re
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,13 +14,12 @@ import markdown
 from markupsafe import Markup
 
 from stages.core.config import EvaluateConfig
+from stages.core.markdown_text import escape
 from stages.evaluate import tables
 from stages.evaluate.comparison import Figures, Measurements
 from stages.evaluate.verdict import judge, summarise
 
 MARKS = {"good": "good", "warning": "check", "bad": "problem"}
-SPECIAL = re.compile(r"[&<>\\`*_\[\]{}#|~$@^=]|(?<=www)\.|:(?=//)", re.IGNORECASE)
-"""What could begin HTML, Markdown, a formula or an automatic link inside a line."""
 
 
 def write_report(
@@ -94,33 +92,9 @@ def render_html(text: str, folder: Path) -> str:
     return _environment().get_template("report.html.j2").render(body=Markup(body))
 
 
-def escape(text: str) -> str:
-    """Any text as one line of Markdown that shows it literally, in a table cell too.
-
-    Line ends become ``<br>``, control characters their visible symbols, and whatever Markdown or
-    HTML could take for its own a character reference.
-    """
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").split("\n")
-    return "<br>".join(
-        SPECIAL.sub(lambda match: f"&#{ord(match[0])};", "".join(map(_visible, line)))
-        for line in lines
-    )
-
-
 def _show(cell: tables.Cell) -> Markup:
     interval = f"<br><small>{escape(cell['interval'])}</small>" if cell["interval"] else ""
     return Markup(escape(cell["value"]) + interval)
-
-
-def _visible(character: str) -> str:
-    category = unicodedata.category(character)
-    if character == "\t":
-        return " "
-    if category == "Cc":
-        return chr(0x2400 + ord(character)) if ord(character) < 0x20 else "\ufffd"
-    # Surrogates cannot be written; the bidirectional controls would reorder what follows.
-    is_bidirectional = character in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-    return "\ufffd" if category == "Cs" or is_bidirectional else character
 
 
 def _environment() -> jinja2.Environment:
