@@ -7,8 +7,10 @@ but take 7 seconds to import, torch and spaCy among it.
 
 import hashlib
 import ipaddress
+import itertools
 import json
 import re
+import shutil
 import time
 import unicodedata
 from collections import Counter
@@ -26,7 +28,15 @@ from stages.core.config import CleanConfig, Compute
 from stages.core.contracts import CleanInputs, Datasets
 from stages.core.errors import UserError
 from stages.core.rejects import Rejects
-from stages.core.schemas import DATA_KINDS, DataKind, normalize, parse_row, read_jsonl, write_jsonl
+from stages.core.schemas import (
+    DATA_KINDS,
+    DataKind,
+    normalize,
+    parse_row,
+    prompt_key,
+    read_jsonl,
+    write_jsonl,
+)
 
 SPLITS = ("held_out", "train")
 """In the order of cleaning: training records that are also held out are removed."""
@@ -35,9 +45,9 @@ PROGRESS_SECONDS = 1.0
 
 REMOVED = ("too_short", "too_long", "junk", "unusable", "duplicate", "in_held_out")
 REDACTED = ("email", "phone", "ip_address", "credit_card")
-COLUMNS = ("read", "repaired", *REDACTED, *REMOVED, "contradictory", "kept")
+COLUMNS = ("read", "repaired", *REDACTED, *REMOVED, "contradictory", "guard", "kept")
 """Of the table of counts, in records; the redacted ones in placeholders. Contradictory pairs (A
-over B and B over A) are kept: people do disagree."""
+over B and B over A) are kept: people do disagree. Guard: pairs set aside for the guard model."""
 
 HINTS = {
     "too_short": "lower clean.min_document_characters if such short documents are meant",
@@ -56,6 +66,8 @@ def run(
     """Write ``<kind>/train.jsonl`` and ``<kind>/held_out.jsonl`` for each kind given, the removed
     records to ``rejects.jsonl``, and the table of counts to ``counts.json`` and ``counts.md``.
 
+    With ``guard_share``, ``guard_preferences/`` takes its share of the training pairs.
+
     Metrics, in records: ``<kind>_<split>_read`` and ``_kept``; ``<kind>_removed``, ``_repaired``,
     ``_contradictory``; in placeholders: ``<kind>_redacted``.
 
@@ -72,6 +84,10 @@ def run(
             folder = out_dir / kind
             folder.mkdir(exist_ok=True)
             table[kind] = _clean_kind(config, kind, artifact, folder, rejects)
+            if kind == "preferences" and config.guard_share:
+                guard_folder = out_dir / "guard_preferences"
+                _set_aside_for_guard(config, folder, guard_folder, table[kind]["train"])
+                datasets["guard_preferences"] = make_artifact(kind, guard_folder)
             datasets[kind] = make_artifact(kind, folder)
     _write_table(table, out_dir)
     return Datasets(**datasets), _metrics(table)
@@ -95,6 +111,38 @@ def _clean_kind(
                 f"give more data or relax the settings of clean (reasons in {rejects.path})"
             )
     return table
+
+
+def _set_aside_for_guard(
+    config: CleanConfig, folder: Path, guard_folder: Path, counts: Counts
+) -> None:
+    """Move the guard model's training pairs to a folder of its own; both have the same held-out
+    pairs.
+
+    Raises:
+        UserError: one of the two is left without training pairs.
+    """
+    guard_folder.mkdir(exist_ok=True)
+    train, guard_train = folder / "train.jsonl", guard_folder / "train.jsonl"
+
+    def is_guards(row: Mapping[str, Any]) -> bool:
+        return _guard_place(prompt_key("preferences", row)) < config.guard_share
+
+    counts["guard"] = write_jsonl(guard_train, filter(is_guards, read_jsonl(train)))
+    counts["kept"] = write_jsonl(train, itertools.filterfalse(is_guards, read_jsonl(train)))
+    if not counts["guard"] or not counts["kept"]:
+        raise UserError(
+            f"preferences: clean.guard_share={config.guard_share:g} gives the guard model "
+            f"{counts['guard']} training pairs and the reward model {counts['kept']}; "
+            "give pairs of more prompts, change the share, or set it to 0 for no guard model"
+        )
+    shutil.copyfile(folder / "held_out.jsonl", guard_folder / "held_out.jsonl")
+
+
+def _guard_place(key: str) -> float:
+    """A place in [0, 1) of a prompt that has nothing to do with whether it is held out."""
+    digest = hashlib.blake2b(key.encode(), digest_size=8, person=b"guard").digest()
+    return int.from_bytes(digest) / 2**64
 
 
 def _clean_rows(
@@ -383,4 +431,6 @@ def _metrics(table: Mapping[DataKind, Mapping[str, Counts]]) -> dict[str, float]
         metrics[f"{kind}_repaired"] = float(both["repaired"])
         if kind == "preferences":
             metrics[f"{kind}_contradictory"] = float(both["contradictory"])
+        if both["guard"]:
+            metrics["guard_preferences_train_kept"] = float(both["guard"])
     return metrics

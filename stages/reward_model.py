@@ -69,9 +69,12 @@ def run(
     """Train on the pairs, then save the adapter with the head, the score's mean and standard
     deviation on the SFT model's own samples, and probes; reload all and measure it held out.
 
+    The stage guard_model is this one with settings, pairs and a seed of its own.
+
     Raises:
         UserError: too many pairs exceed ``max_length``, none is left, or a margin is missing.
     """
+    config = _with_own_seed(config)
     set_seed(config.seed)
     device = pick_device(compute)
     base = inputs.model.locate()
@@ -80,7 +83,7 @@ def run(
     pairs, num_long = tokenize(data / "train.jsonl", tokenizer, config)
     held_out, num_held_out_long = tokenize(data / "held_out.jsonl", tokenizer, config)
     classifier = _classifier(base, tokenizer, config).to(device)
-    check_length(classifier, config.max_length, "reward_model.max_length")
+    check_length(classifier, config.max_length, f"{config.stage}.max_length")
 
     pad = padding_id(tokenizer)
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
@@ -143,7 +146,7 @@ def tokenize(
         if config.use_margin and row.get("margin") is None:
             raise UserError(
                 f"{path.name}:{number}: no margin; add the column or set "
-                "reward_model.use_margin=false"
+                f"{config.stage}.use_margin=false"
             )
         prompt_ids = encode_prompt(tokenizer, row["prompt"])
         chosen = prompt_ids + encode_completion(tokenizer, row["chosen"])
@@ -156,15 +159,21 @@ def tokenize(
     num_all = len(pairs) + num_long
     if num_long > config.max_over_length_share * num_all:
         raise UserError(
-            f"{path.name}: {num_long} of {num_all} pairs exceed reward_model.max_length = "
+            f"{path.name}: {num_long} of {num_all} pairs exceed {config.stage}.max_length = "
             f"{config.max_length} tokens; raise it, shorten the data, or allow more with "
-            "reward_model.max_over_length_share"
+            f"{config.stage}.max_over_length_share"
         )
     if not pairs:
         raise UserError(f"{path}: no pairs left after cleaning; see its counts.md")
     if num_long:
         print(f"{path.name}: {num_long} of {num_all} pairs over-long, dropped", flush=True)
     return pairs, num_long
+
+
+def _with_own_seed(config: RewardModelConfig) -> RewardModelConfig:
+    """Two models from the same pipeline seed must not share their chance."""
+    seed = config.seed + config.seed_offset
+    return type(config).model_validate(config.model_dump() | {"seed": seed})
 
 
 def _classifier(
@@ -205,8 +214,8 @@ def _sft_samples(
     fitting = [(prompt, ids) for prompt, ids in encoded if len(ids) <= longest]
     if not fitting:
         raise UserError(
-            f"no prompt has at most {longest} tokens (reward_model.max_length less "
-            "max_completion_length and EOS); raise reward_model.max_length"
+            f"no prompt has at most {longest} tokens ({config.stage}.max_length less "
+            f"max_completion_length and EOS); raise {config.stage}.max_length"
         )
     fitting = fitting[: config.num_statistics_samples]
     replies = generate(

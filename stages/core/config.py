@@ -233,6 +233,8 @@ class RewardModelConfig(TrainingConfig):
 
     stage: ClassVar[str] = "reward_model"
     version: ClassVar[int] = 2
+    seed_offset: ClassVar[int] = 0
+    """Added to the seed."""
     lora: LoRAConfig = LoRAConfig()
     """The adapter that is trained, the score head beside it."""
     learning_rate: Positive = 5e-4
@@ -260,6 +262,7 @@ class GuardModelConfig(RewardModelConfig):
 
     stage: ClassVar[str] = "guard_model"
     module: ClassVar[str] = "reward_model"
+    seed_offset: ClassVar[int] = 1_000_000
 
 
 class RewardModelGate(Frozen):

@@ -161,6 +161,63 @@ def test_contradictory_pairs_are_kept_and_counted(tmp_path):
     assert metrics["preferences_contradictory"] == 1
 
 
+def preference(prompt, number=0):
+    return {"prompt": prompt, "chosen": f"a {number}", "rejected": f"b {number}"}
+
+
+def test_the_guard_models_pairs_are_set_aside_by_prompt(tmp_path):
+    rows = [
+        preference(prompt, number)
+        for number in range(3)
+        for prompt in (f"What is {n}?" for n in range(100))
+    ]
+    rows.append(preference([{"role": "user", "content": "WHAT  is 7?"}], 9))  # the same prompt
+    held_out = [preference("Held out?")]
+    train, held, _, metrics = run(tmp_path, "preferences", rows, held_out, guard_share=0.3)
+    folder = tmp_path / "out" / "guard_preferences"
+    guard = list(read_jsonl(folder / "train.jsonl"))
+    assert sorted(map(str, [*train, *guard])) == sorted(map(str, rows))
+    ours, guards = (
+        {clean.prompt_key("preferences", row) for row in part} for part in (train, guard)
+    )
+    assert not ours & guards
+    assert 0.15 < len(guards) / 100 < 0.45
+    assert held == held_out == list(read_jsonl(folder / "held_out.jsonl"))
+    assert metrics["preferences_train_kept"] == len(train)
+    assert metrics["guard_preferences_train_kept"] == len(guard)
+    counts = json.loads((tmp_path / "out" / "counts.json").read_text())["preferences/train"]
+    assert (counts["read"], counts["guard"], counts["kept"]) == (301, len(guard), len(train))
+
+
+def test_the_guards_prompts_do_not_depend_on_the_other_pairs(tmp_path):
+    rows = [preference(f"What is {n}?") for n in range(60)]
+    all_train, *_ = run(tmp_path, "preferences", rows, guard_share=0.5)
+    some_train, *_ = run(tmp_path, "preferences", rows[::2], guard_share=0.5, name="some")
+    assert some_train == [row for row in all_train if row in rows[::2]]
+
+
+def test_the_guards_prompts_have_nothing_to_do_with_being_held_out():
+    keys = [f"what is {n}?" for n in range(2000)]
+    held_out = [key for key in keys if collect._place(key) < 0.5]
+    guards = sum(clean._guard_place(key) < 0.5 for key in held_out)
+    assert guards / len(held_out) == pytest.approx(0.5, abs=0.05)
+
+
+def test_without_a_share_there_are_no_guard_pairs(tmp_path):
+    _, _, _, metrics = run(tmp_path, "preferences", [preference("p")])
+    assert not (tmp_path / "out" / "guard_preferences").exists()
+    assert "guard_preferences_train_kept" not in metrics
+
+
+@pytest.mark.parametrize("share", [1e-9, 1.0])
+def test_a_share_that_leaves_one_model_nothing_is_refused(tmp_path, share):
+    rows = [preference("one"), preference("two")]
+    with pytest.raises(
+        UserError, match=r"clean\.guard_share=\S+ gives the guard model \d training"
+    ):
+        run(tmp_path, "preferences", rows, guard_share=share)
+
+
 def test_replies_equal_after_cleaning_are_removed(tmp_path):
     good = {"prompt": "p", "chosen": "a", "rejected": "b"}
     row = {"prompt": "p", "chosen": "a@example.com", "rejected": "b@example.com"}

@@ -7,8 +7,8 @@ import torch
 
 from stages import reward_model
 from stages.core.artifacts import make_artifact
-from stages.core.config import Compute, LoRAConfig, RewardModelConfig
-from stages.core.contracts import RewardModelInputs
+from stages.core.config import Compute, GuardModelConfig, LoRAConfig, RewardModelConfig
+from stages.core.contracts import GuardModelInputs, RewardModelInputs
 from stages.core.errors import UserError
 from stages.core.models import load_tokenizer
 from stages.core.schemas import write_jsonl
@@ -98,6 +98,37 @@ def test_a_missing_margin_names_the_record(tokenizer_folder, tmp_path):
     write_jsonl(path, [PAIRS[0] | {"margin": 1.0}, PAIRS[1]])
     with pytest.raises(UserError, match=r"train\.jsonl:2: no margin"):
         reward_model.tokenize(path, load_tokenizer(tokenizer_folder), config(use_margin=True))
+
+
+def guard_config() -> GuardModelConfig:
+    return GuardModelConfig.model_validate(config().model_dump())
+
+
+@pytest.mark.slow
+def test_the_guard_model_shares_no_chance_with_the_reward_model(
+    trained, tiny_model_folder, make_dataset, tmp_path
+):
+    inputs = GuardModelInputs(
+        model=make_artifact("model", tiny_model_folder),
+        preferences=make_dataset("preferences", PAIRS[:32], PAIRS[32:]),
+        prompts=make_dataset("prompts", [{"prompt": pair["prompt"]} for pair in PAIRS], []),
+    )
+    outputs, _ = reward_model.run(guard_config(), inputs, Compute(micro_batch_size=8), tmp_path)
+    guard, first = (
+        json.loads((folder / "reward_model.json").read_text())
+        for folder in (outputs.reward_model.locate(), trained[0])
+    )
+    # On the same pairs, from the same pipeline seed.
+    assert guard["score_mean"] != first["score_mean"]
+    texts = [{probe["completion"] for probe in manifest["probes"]} for manifest in (guard, first)]
+    assert texts[0] != texts[1]
+
+
+def test_the_guard_models_refusals_name_its_own_settings(tokenizer_folder, tmp_path):
+    path = tmp_path / "train.jsonl"
+    write_jsonl(path, [PAIRS[0] | {"rejected": "no " * 200}])
+    with pytest.raises(UserError, match=r"guard_model\.max_length = 96 .* guard_model\.max_over"):
+        reward_model.tokenize(path, load_tokenizer(tokenizer_folder), guard_config())
 
 
 @pytest.mark.slow
