@@ -1,12 +1,6 @@
-"""Repair, redact, filter and deduplicate the collected records.
-
-Personal data is found by patterns and then checked: card numbers by issuer and Luhn sum, addresses
-by ``ipaddress``, telephone numbers by ``phonenumbers``. Presidio's recognisers check the same way,
-but take 7 seconds to import, torch and spaCy among it.
-"""
+"""Repair, redact, filter and deduplicate the collected records."""
 
 import hashlib
-import ipaddress
 import itertools
 import json
 import re
@@ -20,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import ftfy
-import phonenumbers
 
-from stages.core import tracking
+from stages.core import personal_data, tracking
 from stages.core.artifacts import Artifact, make_artifact
 from stages.core.config import CleanConfig, Compute
 from stages.core.contracts import CleanInputs, Datasets
 from stages.core.errors import UserError
+from stages.core.personal_data import PersonalData, find, redact
 from stages.core.rejects import Rejects
 from stages.core.schemas import (
     DATA_KINDS,
@@ -44,10 +38,12 @@ TEXT_FIELDS = ("text", "prompt", "completion", "chosen", "rejected", "meta")
 PROGRESS_SECONDS = 1.0
 
 REMOVED = ("too_short", "too_long", "junk", "unusable", "duplicate", "in_held_out")
-REDACTED = ("email", "phone", "ip_address", "credit_card")
-COLUMNS = ("read", "repaired", *REDACTED, *REMOVED, "contradictory", "guard", "kept")
+COLUMNS = (
+    "read", "repaired", *personal_data.KINDS, *REMOVED, "contradictory", "guard", "kept",
+)  # fmt: skip
 """Of the table of counts, in records; the redacted ones in placeholders. Contradictory pairs (A
-over B and B over A) are kept: people do disagree. Guard: pairs set aside for the guard model."""
+over B and B over A) are kept: people do disagree. Of a text with two labels the first is kept.
+Guard: pairs set aside for the guard model."""
 
 HINTS = {
     "too_short": "lower clean.min_document_characters if such short documents are meant",
@@ -56,6 +52,8 @@ HINTS = {
     "duplicate": "set clean.remove_duplicates=false if the repetitions are meant",
     "in_held_out": "hold out records that are not in the training data",
 }
+
+PERSONAL_DATA_FILE = "personal_data.txt"
 
 Counts = Counter[str]
 
@@ -66,7 +64,9 @@ def run(
     """Write ``<kind>/train.jsonl`` and ``<kind>/held_out.jsonl`` for each kind given, the removed
     records to ``rejects.jsonl``, and the table of counts to ``counts.json`` and ``counts.md``.
 
-    With ``guard_share``, ``guard_preferences/`` takes its share of the training pairs.
+    With ``guard_share``, ``guard_preferences/`` takes its share of the training pairs. Of the
+    personal data in the training records that stay, redacted or not, the digests go to
+    ``personal_data.txt``, so that a model's replies can be searched for it.
 
     Metrics, in records: ``<kind>_<split>_read`` and ``_kept``; ``<kind>_removed``, ``_repaired``,
     ``_contradictory``; in placeholders: ``<kind>_redacted``.
@@ -76,6 +76,7 @@ def run(
     """
     datasets: dict[str, Artifact] = {}
     table: dict[DataKind, dict[str, Counts]] = {}
+    digests: set[str] = set()
     with Rejects(out_dir) as rejects:
         for kind in DATA_KINDS:
             artifact: Artifact | None = getattr(inputs.datasets, kind)
@@ -83,24 +84,35 @@ def run(
                 continue
             folder = out_dir / kind
             folder.mkdir(exist_ok=True)
-            table[kind] = _clean_kind(config, kind, artifact, folder, rejects)
+            table[kind] = _clean_kind(config, kind, artifact, folder, rejects, digests)
             if kind == "preferences" and config.guard_share:
                 guard_folder = out_dir / "guard_preferences"
                 _set_aside_for_guard(config, folder, guard_folder, table[kind]["train"])
                 datasets["guard_preferences"] = make_artifact(kind, guard_folder)
             datasets[kind] = make_artifact(kind, folder)
+    if digests:
+        path = out_dir / PERSONAL_DATA_FILE
+        path.write_text("".join(f"{digest}\n" for digest in sorted(digests)), encoding="utf-8")
+        datasets["personal_data"] = make_artifact("personal_data", path)
     _write_table(table, out_dir)
     return Datasets(**datasets), _metrics(table)
 
 
 def _clean_kind(
-    config: CleanConfig, kind: DataKind, artifact: Artifact, folder: Path, rejects: Rejects
+    config: CleanConfig,
+    kind: DataKind,
+    artifact: Artifact,
+    folder: Path,
+    rejects: Rejects,
+    digests: set[str],
 ) -> dict[str, Counts]:
     seen: dict[bytes, str] = {}
     table: dict[str, Counts] = {}
     for split in SPLITS:
         table[split] = Counter()
-        rows = _clean_rows(config, kind, split, artifact, seen, table[split], rejects)
+        # Models are trained on the training records alone.
+        noted = digests if split == "train" else set()
+        rows = _clean_rows(config, kind, split, artifact, seen, table[split], rejects, noted)
         write_jsonl(folder / f"{split}.jsonl", rows)
     total = sum(counts["read"] for counts in table.values())
     rejects.check_share("clean.max_reject_share", kind, total, config.max_reject_share, HINTS)
@@ -153,11 +165,14 @@ def _clean_rows(
     seen: dict[bytes, str],
     counts: Counts,
     rejects: Rejects,
+    digests: set[str],
 ) -> Iterator[dict[str, Any]]:
-    """The cleaned rows that stay. ``seen`` holds the digest of each row so far and its split."""
+    """The cleaned rows that stay. ``seen`` holds the digest of each row so far and its split;
+    ``digests`` takes those of the personal data."""
     path = artifact.locate() / f"{split}.jsonl"
     with path.open("rb") as file:
         total = sum(1 for _ in file)
+    not_redacted = tuple(kind for kind in personal_data.KINDS if kind not in config.redact)
     reported = time.monotonic()
     for number, row in enumerate(read_jsonl(path), 1):
         counts["read"] += 1
@@ -168,17 +183,26 @@ def _clean_rows(
         if config.repair_text:
             cleaned = map_texts(cleaned, repair)
             counts["repaired"] += cleaned != row
-        cleaned = map_texts(cleaned, partial(redact, kinds=config.redact, counts=counts))
+        found: list[PersonalData] = []
+        cleaned = map_texts(cleaned, partial(redact, kinds=config.redact, found=found))
+        counts.update(kind for kind, _ in found)
         column, reason = _fault(config, kind, cleaned)
         digest = _digest(kind, cleaned)
-        if not column and config.remove_duplicates and digest in seen:
+        is_sound = not column
+        if is_sound and config.remove_duplicates and digest in seen:
             column = reason = "duplicate" if seen[digest] == split else "in_held_out"
+        if is_sound and kind == "labelled":
+            labelled_digest = _digest(kind, cleaned, cleaned["label"])
+            counts["contradictory"] += digest in seen and labelled_digest not in seen
+            seen.setdefault(labelled_digest, split)
         if column:
             counts[column] += 1
             rejects.add(kind, split, f"{artifact.path}/{path.name}", number, reason, row)
             continue
         seen.setdefault(digest, split)
         counts["kept"] += 1
+        left = [item for text in _texts(cleaned) for item in find(text, not_redacted)]
+        digests.update(map(personal_data.digest, [*found, *left]))
         if kind == "preferences":
             swapped = {"chosen": cleaned["rejected"], "rejected": cleaned["chosen"]}
             counts["contradictory"] += _digest(kind, cleaned | swapped) in seen
@@ -219,9 +243,9 @@ def _texts(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _digest(kind: DataKind, row: Mapping[str, Any]) -> bytes:
+def _digest(kind: DataKind, row: Mapping[str, Any], label: str = "") -> bytes:
     """Equal for rows whose texts differ in case and white space only."""
-    key = "\0".join((kind, *map(normalize, _texts(row))))
+    key = "\0".join((kind, *map(normalize, _texts(row)), *filter(None, [label])))
     return hashlib.blake2b(key.encode(), digest_size=16).digest()
 
 
@@ -285,121 +309,6 @@ def symbol_share(text: str) -> float:
     return len(symbols) / max(len(text), 1)
 
 
-# ----------------------------------------------------------------------------------- redacting
-
-EMAIL = re.compile(
-    r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.){1,8}[^\W\d_]{2,24}(?![\w-])"
-)
-# 13 to 19 digits in a row, or in the groups printed on cards.
-CREDIT_CARD = re.compile(
-    r"(?<![\w.,+-])(?:\d{13,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}|\d{4}([ -])\d{6}\2\d{4,5})"
-    r"(?![\w-]|[.,]\d)"
-)
-CREDIT_CARD_ISSUER = re.compile(
-    r"4(?:\d{12}|\d{15}|\d{18})|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}"
-    r"|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}|(?:6011|65\d\d|64[4-9]\d)\d{12}|35(?:2[89]|[3-8]\d)\d{12}"
-)
-IP_ADDRESS = re.compile(
-    r"(?<![\w.])(?<![A-Za-z]/)\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)"
-    r"|(?<![\w:.])[0-9A-Fa-f]{1,4}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{1,4}(?![\w:])"
-)
-# Starts with +, a bracket or a digit; goes on in digits, spaces, dots, hyphens, slashes, brackets.
-PHONE = re.compile(
-    r"(?<![\w.,+/$€£#:-])(?:\+|\(\+?(?=\d{1,5}\)))?\d[\d \u00a0()./-]{6,20}\d(?![\w%]|[.,]\d)"
-)
-PHONE_NORTH_AMERICA = re.compile(
-    r"(?:\+?1[ .-]?)?(?:\(\d{3}\) ?\d{3}[ .-]\d{4}|\d{3}([.-])\d{3}\1\d{4})"
-)
-PHONE_REGIONS = ("GB", "FR", "DE", "ES", "IT", "AU", "IN", "JP", "BR")
-DATE = re.compile(r"\d{1,4}[./ -]\d{1,2}[./ -]\d{1,4}")
-
-
-def redact(text: str, kinds: tuple[str, ...], counts: Counts) -> str:
-    """The text with personal data of these kinds replaced by placeholders, which are counted."""
-
-    def replace(kind: str, is_personal: Callable[[str], bool], match: re.Match[str]) -> str:
-        if not is_personal(match.group()):
-            return match.group()
-        counts[kind] += 1
-        return f"[{kind.upper()}]"
-
-    for kind, gate, pattern, is_personal in PATTERNS:
-        if kind in kinds and gate.search(text):
-            text = pattern.sub(partial(replace, kind, is_personal), text)
-    return text
-
-
-def is_credit_card(found: str) -> bool:
-    """Whether the digits have an issuer's prefix and length and a right check digit."""
-    digits = re.sub(r"\D", "", found)
-    if not CREDIT_CARD_ISSUER.fullmatch(digits):
-        return False
-    doubled = (sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2])
-    return (sum(map(int, digits[-1::-2])) + sum(doubled)) % 10 == 0
-
-
-def is_personal_ip(found: str) -> bool:
-    """Whether this is an address that can belong to somebody: not a section number (of small
-    numbers only), and not of a private, local or reserved network."""
-    try:
-        address = ipaddress.ip_address(found)
-    except ValueError:
-        return False
-    if address.version == 4 and all(int(octet) <= 30 for octet in found.split(".")):
-        return False
-    if address.version == 6 and address.packed[0] >> 5 != 1:  # all but 2000::/3 is unassigned
-        return False
-    is_example = any(address in network for network in EXAMPLE_NETWORKS)
-    return is_example or (address.is_global and not address.is_multicast)
-
-
-EXAMPLE_NETWORKS = [
-    ipaddress.ip_network(network)
-    for network in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")
-]
-"""Used in writing in place of real addresses (RFC 5737, RFC 3849), so written like them."""
-
-
-def is_phone(found: str) -> bool:
-    """Whether this is written like a telephone number: in international form, in the North American
-    groups, or with the leading 0 of a national number that exists in one of a few countries."""
-    number = found.strip(" .-/")
-    if PHONE_NORTH_AMERICA.fullmatch(number):
-        return True
-    groups = re.findall(r"\d+", number)
-    digits = "".join(groups)
-    if number.lstrip("(").startswith("+"):
-        return _is_valid_phone(number, None)
-    is_grouped = 2 <= len(groups) <= 5 and all(len(group) >= 2 for group in groups)
-    if not is_grouped or not digits.startswith("0") or not 9 <= len(digits) <= 12:
-        return False
-    if DATE.fullmatch(number) or re.match(r"0\.", number):
-        return False
-    return any(_is_valid_phone(number, region) for region in PHONE_REGIONS)
-
-
-PATTERNS: tuple[tuple[str, re.Pattern[str], re.Pattern[str], Callable[[str], bool]], ...] = (
-    ("email", re.compile("@"), EMAIL, bool),
-    ("credit_card", re.compile(r"\d(?:[ -]?\d){12}"), CREDIT_CARD, is_credit_card),
-    (
-        "ip_address",
-        re.compile(r"[.:][0-9A-Fa-f]{0,4}[.:][0-9A-Fa-f]"),
-        IP_ADDRESS,
-        is_personal_ip,
-    ),
-    ("phone", re.compile(r"\d[\d \u00a0()./-]{6,20}\d"), PHONE, is_phone),
-)
-"""Kind, a quick pattern without which there is none, the pattern, and what a match must pass. In
-this order: a card number must not be taken for a telephone number."""
-
-
-def _is_valid_phone(number: str, region: str | None) -> bool:
-    try:
-        return phonenumbers.is_valid_number(phonenumbers.parse(number, region))
-    except phonenumbers.NumberParseException:
-        return False
-
-
 # ------------------------------------------------------------------------------------ reporting
 
 
@@ -427,9 +336,9 @@ def _metrics(table: Mapping[DataKind, Mapping[str, Counts]]) -> dict[str, float]
             metrics[f"{kind}_{split}_read"] = float(counts["read"])
             metrics[f"{kind}_{split}_kept"] = float(counts["kept"])
         metrics[f"{kind}_removed"] = float(sum(both[column] for column in REMOVED))
-        metrics[f"{kind}_redacted"] = float(sum(both[column] for column in REDACTED))
+        metrics[f"{kind}_redacted"] = float(sum(both[column] for column in personal_data.KINDS))
         metrics[f"{kind}_repaired"] = float(both["repaired"])
-        if kind == "preferences":
+        if kind in ("preferences", "labelled"):
             metrics[f"{kind}_contradictory"] = float(both["contradictory"])
         if both["guard"]:
             metrics["guard_preferences_train_kept"] = float(both["guard"])

@@ -35,12 +35,16 @@ SUBSET_SEED = 0
 PROGRESS_SECONDS = 1.0
 
 USUAL_NAMES = {
-    "text": ("content", "body", "document", "story", "article", "raw_content"),
+    "text": (
+        "content", "body", "document", "story", "article", "raw_content",
+        "sentence", "comment", "comment_text", "tweet", "review",
+    ),
+    "label": ("class", "category", "target", "labels", "toxic", "toxicity", "sentiment"),
     "prompt": ("question", "instruction", "input", "query", "inputs", "problem"),
     "completion": ("response", "answer", "output", "target", "targets", "solution", "reply"),
     "chosen": ("preferred", "better", "accepted", "winner", "response_chosen", "pos"),
     "rejected": ("dispreferred", "worse", "refused", "loser", "response_rejected", "neg"),
-}
+}  # fmt: skip
 """What other data sets call our columns, for the suggestion in an error message."""
 
 

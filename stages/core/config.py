@@ -95,6 +95,7 @@ class CleanConfig(StageConfig):
     """Repair, filter, deduplicate and redact; removed records go to rejects.jsonl."""
 
     stage: ClassVar[str] = "clean"
+    version: ClassVar[int] = 2
     repair_text: bool = True
     """Mend mojibake and normalise Unicode to NFC."""
     remove_duplicates: bool = True

@@ -9,6 +9,7 @@ sft         ``prompt``, ``completion``
 preferences ``prompt``, ``chosen``, ``rejected``, and where given ``annotator``,
             ``created_at``, ``margin``, ``source``
 prompts     ``prompt``
+labelled    ``text``, ``label``
 =========== ========================================================================
 
 A prompt is a string (one user message) or a list of messages with ``role`` and ``content`` that
@@ -38,7 +39,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError, from_json, to_json
 
 from stages.core.errors import UserError
 
-DataKind = Literal["documents", "sft", "preferences", "prompts"]
+DataKind = Literal["documents", "sft", "preferences", "prompts", "labelled"]
 DATA_KINDS: tuple[DataKind, ...] = get_args(DataKind)
 
 DIALOGUE_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):[ ]?")
@@ -61,6 +62,18 @@ def _empty_to_none(value: object) -> object:
     return None if value == "" else value
 
 
+def _label_text(value: object) -> object:
+    """A class is named by text, a whole number or a truth value; 1.0 is what a table makes of 1
+    where other cells are empty."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, str | int):
+        raise PydanticCustomError("text", "is neither text nor a whole number")
+    return " ".join(str(value).split())
+
+
 class _Row(BaseModel):
     """Types are not converted where text is expected: a number as a completion is a mistake."""
 
@@ -69,6 +82,7 @@ class _Row(BaseModel):
 
 Text = Annotated[str, Strict(), Field(coerce_numbers_to_str=False), AfterValidator(_check_text)]
 Label = Annotated[str | None, BeforeValidator(_empty_to_none)]
+ClassLabel = Annotated[str, BeforeValidator(_label_text), AfterValidator(_check_text)]
 
 
 class Message(_Row):
@@ -136,6 +150,13 @@ class Prompt(_Row):
     prompt: Content
 
 
+class LabelledText(_Row):
+    """A text and the class that it belongs to."""
+
+    text: Text
+    label: ClassLabel
+
+
 def columns(kind: DataKind) -> tuple[str, ...]:
     """The columns that are read of a kind of data."""
     models: dict[DataKind, tuple[type[_Row], ...]] = {
@@ -143,6 +164,7 @@ def columns(kind: DataKind) -> tuple[str, ...]:
         "sft": (Demonstration, Conversation),
         "preferences": (Preference,),
         "prompts": (Prompt,),
+        "labelled": (LabelledText,),
     }
     return tuple(name for model in models[kind] for name in model.model_fields)
 
@@ -165,6 +187,8 @@ def parse_row(kind: DataKind, fields: Mapping[str, Any]) -> dict[str, Any]:
             return _sft(given)
         if kind == "preferences":
             return _preference(given)
+        if kind == "labelled":
+            return LabelledText.model_validate(given).model_dump()
         return {"prompt": _prompt(Prompt.model_validate(given).prompt)}
     except ValidationError as error:
         raise ValueError(_reason(error.errors(include_url=False, include_input=False))) from None
@@ -292,8 +316,8 @@ def normalize(text: str) -> str:
 
 
 def prompt_key(kind: DataKind, row: Mapping[str, Any]) -> str:
-    """What keeps records together in one split: the normalised prompt, or document."""
-    if kind == "documents":
+    """What keeps records together in one split: the normalised prompt, or text."""
+    if kind in ("documents", "labelled"):
         return normalize(row["text"])
     prompt = row["prompt"]
     if isinstance(prompt, str):

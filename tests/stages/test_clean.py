@@ -1,7 +1,6 @@
 """Repairing, filtering, deduplicating and redacting."""
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,11 @@ from stages.core.artifacts import make_artifact
 from stages.core.config import CleanConfig, CollectConfig, Compute, DataSource
 from stages.core.contracts import CleanInputs, CollectInputs, Datasets
 from stages.core.errors import UserError
+from stages.core.personal_data import PersonalData, digest
 from stages.core.schemas import read_jsonl, write_jsonl
 from stages.core.sources import source_files
 
 REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-ALL_KINDS = ("email", "phone", "ip_address", "credit_card")
 
 
 @pytest.fixture(autouse=True)
@@ -54,41 +53,6 @@ def run(tmp_path, kind, train, held_out=(), name="out", **config):
 )
 def test_repair(text, repaired):
     assert clean.repair(text) == repaired
-
-
-@pytest.mark.parametrize(
-    ("text", "redacted"),
-    [
-        ("mail ann.o'x+y@mail.example.co.uk.", "mail ann.o'[EMAIL]."),
-        ("<bob@example.com>, @app.route, a@b", "<[EMAIL]>, @app.route, a@b"),
-        ("call (415) 555-2671 or 415-555-2671.", "call [PHONE] or [PHONE]."),
-        ("+44 20 7946 0958, +1 415 555 2671!", "[PHONE], [PHONE]!"),
-        ("ring 020 7946 0958 or 01 42 68 53 00", "ring [PHONE] or [PHONE]"),
-        ("(1-800-273-8255)", "([PHONE])"),
-        ("host 93.184.216.34:80", "host [IP_ADDRESS]:80"),
-        ("2001:db8:85a3::8a2e:370:7334 and 203.0.113.7", "[IP_ADDRESS] and [IP_ADDRESS]"),
-        ("card 4111 1111 1111 1111, 378282246310005", "card [CREDIT_CARD], [CREDIT_CARD]"),
-    ],
-)
-def test_personal_data_is_redacted(text, redacted):
-    assert clean.redact(text, ALL_KINDS, Counter()) == redacted
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "see sections 1.2.3.4 and 12.10.2.1",
-        "127.0.0.1, 192.168.1.1, 10.0.0.200, 0.0.0.0, 300.1.2.3, 1.2.3.4.5",
-        "at 12:30:45 std::vector a::b 1::2 aa:bb:cc:dd:ee:ff",
-        "1914-1918, 2026-11-22, 22.11.2026, 01/02/2003, 1,000,000 and 12345678",
-        "ISBN 978-0-226-75342-3, pi 3.141592653589793, 0.123 456 789",
-        "12 345 678 people; 100 200 3000; 5 1/4-20; 1234567890123456",
-        "4111111111111112 has a wrong check digit",
-        "(9.4-1.44) 500-1200 145000000 #### 72",
-    ],
-)
-def test_other_numbers_are_left_alone(text):
-    assert clean.redact(text, ALL_KINDS, Counter()) == text
 
 
 def test_redaction_reaches_every_text_field_and_is_counted(tmp_path):
@@ -216,6 +180,51 @@ def test_a_share_that_leaves_one_model_nothing_is_refused(tmp_path, share):
         UserError, match=r"clean\.guard_share=\S+ gives the guard model \d training"
     ):
         run(tmp_path, "preferences", rows, guard_share=share)
+
+
+def test_of_a_text_with_two_labels_the_first_stays_and_is_counted(tmp_path):
+    def labelled(*pairs):
+        return [{"text": text, "label": label} for text, label in pairs]
+
+    train, held_out, rejects, metrics = run(
+        tmp_path,
+        "labelled",
+        labelled(
+            ("Go away", "toxic"), ("go  AWAY", "toxic"), ("Go away", "civil"), ("Hi", "toxic")
+        ),
+        labelled(("hi", "civil"), ("Call a@example.com", "civil")),
+    )
+    assert train == labelled(("Go away", "toxic"))
+    assert held_out == labelled(("hi", "civil"), ("Call [EMAIL]", "civil"))
+    assert [(row["line"], row["reason"]) for row in rejects] == [
+        (2, "duplicate"),
+        (3, "duplicate"),
+        (4, "in_held_out"),
+    ]
+    assert metrics["labelled_contradictory"] == 2
+    rows = labelled(("Go away", "toxic"), ("Go away", "civil"), ("Go away", "toxic"))
+    train, *_, metrics = run(tmp_path, "labelled", rows, remove_duplicates=False)
+    assert (train, metrics["labelled_contradictory"]) == (rows, 1)
+
+
+@pytest.mark.parametrize("kinds", [("email", "phone", "ip_address", "credit_card"), ("phone",), ()])
+def test_personal_data_of_the_training_records_leaves_digests(tmp_path, kinds):
+    train = [
+        {"text": "Write to Ann@Example.com or ann@example.com."},
+        {"text": "write to ann@example.com OR ann@example.com."},
+        {"text": "Ring +44 20 7946 0958."},
+        {"text": "To b@example.com, also held out"},
+    ]
+    held_out = [{"text": "to b@example.com, also held out"}, {"text": "Ask c@example.com please"}]
+    run(tmp_path, "documents", train, held_out, redact=kinds)
+    written = (tmp_path / "out" / "personal_data.txt").read_text()
+    found = [PersonalData("email", "ann@example.com"), PersonalData("phone", "020 7946 0958")]
+    assert written.splitlines() == sorted(map(digest, found))
+
+
+def test_without_personal_data_there_is_no_file_of_digests(tmp_path):
+    run(tmp_path, "documents", [{"text": "Nobody to write to"}], [{"text": "Ask c@example.com"}])
+    assert not (tmp_path / "out" / "personal_data.txt").exists()
 
 
 def test_replies_equal_after_cleaning_are_removed(tmp_path):

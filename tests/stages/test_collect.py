@@ -64,6 +64,19 @@ def parquet(path):
     return path.read_bytes()
 
 
+def test_labelled_text_is_split_by_its_text(tmp_path):
+    rows = [{"sentence": f"Text {number % 9}", "label": number % 2} for number in range(36)]
+    path = write_rows(tmp_path / "labelled.jsonl", [*rows, {"sentence": "No label"}])
+    train, held_out, rejects, metrics, outputs = run(
+        tmp_path, "labelled", path, columns={"text": "sentence"}, held_out_share=0.3
+    )
+    assert outputs.labelled.kind == "labelled"
+    assert metrics["labelled_train"] + metrics["labelled_held_out"] == 36
+    assert not {row["text"] for row in train} & {row["text"] for row in held_out}
+    assert {row["label"] for row in train} == {"0", "1"}
+    assert [row["reason"] for row in rejects] == ["column label missing"]
+
+
 @pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".array.json", ".csv", ".tsv", ".parquet"])
 def test_every_format_gives_the_same_rows(tmp_path, suffix, compression):

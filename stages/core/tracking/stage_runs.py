@@ -167,7 +167,7 @@ def log_table(rows: Sequence[Mapping[str, Any]], name: str) -> None:
 def _data_inputs(value: Any, name: str = "") -> Iterator[tuple[str, Artifact]]:
     """The data sets among a stage's inputs, with the names of their fields."""
     if isinstance(value, dict) and {"kind", "path", "digest"} <= value.keys():
-        if value["kind"] in ("source", "documents", "sft", "preferences", "prompts"):
+        if value["kind"] in ("source", "documents", "sft", "preferences", "prompts", "labelled"):
             yield name, Artifact.model_validate(value)
     elif isinstance(value, dict):
         for key, item in value.items():

@@ -42,6 +42,12 @@ OTHER = {"role": "assistant", "content": "Go away."}
         ("preferences", {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected":
          "\n\nHuman: x\n\nAssistant: b"}, "chosen and rejected differ before their last turn"),
         ("prompts", {"prompt": [USER, ASSISTANT]}, "prompt does not end with a user's message"),
+        ("labelled", {"text": "a"}, "column label missing"),
+        ("labelled", {"text": " ", "label": "b"}, "text is empty"),
+        ("labelled", {"text": 1, "label": "b"}, "text is not a string"),
+        ("labelled", {"text": "a", "label": " \n"}, "label is empty"),
+        ("labelled", {"text": "a", "label": 0.5}, "label is neither text nor a whole number"),
+        ("labelled", {"text": "a", "label": ["b"]}, "label is neither text nor a whole number"),
     ],
 )  # fmt: skip
 def test_bad_records_are_refused_with_a_reason(kind, fields, reason):
@@ -58,6 +64,15 @@ def test_extra_columns_are_dropped_and_known_ones_kept():
         "prompt": "a", "chosen": "b", "rejected": "c", "annotator": "7", "margin": 1.0,
         "created_at": "2026-01-02T03:04:05",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [("very  toxic ", "very toxic"), (0, "0"), (-1, "-1"), (2.0, "2"), (True, "true")],
+)
+def test_labels_become_text(label, name):
+    row = {"text": "a", "label": name}
+    assert parse_row("labelled", {"text": "a", "label": label, "score": 1}) == row
 
 
 def test_messages_become_a_prompt_and_a_reply():
