@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import TypeVar
 
-from flows.places import find_file, scorer_file, scorer_path, setting_files, source_files_by_kind
+from flows.places import find_file, scorer_path, setting_files, source_files_by_kind
 from stages.core import contracts
 from stages.core.artifacts import Artifact, ArtifactKind, make_artifact
-from stages.core.config import Frozen, PipelineConfig
+from stages.core.config import EvaluateConfig, Frozen, PipelineConfig, PPOConfig
 from stages.core.errors import UserError
+from stages.core.scorer_places import is_chain_classifier
 
 Model = TypeVar("Model", bound=Frozen)
 Inputs = tuple[Frozen, tuple[str, ...]]
@@ -117,12 +118,11 @@ def _ppo(
         prompts=_given(data.prompts),
         # Only where they are used: other results do not depend on them.
         preferences=_given(data.preferences) if config.ppo.algorithm == "dpo" else None,
-        scorers={
-            name: make_artifact("scorer", scorer_path(f"ppo.scorers.{name}", place))
-            for name, place in config.ppo.scorers.items()
-        },
+        scorers=_scorers(config.ppo, outputs),
     )
-    return inputs, ("clean", "sft", "reward_model")
+    uses_classifier = any(map(is_chain_classifier, config.ppo.scorers.values()))
+    upstream = ("clean", "sft", "reward_model")
+    return inputs, (*upstream, "classifier") if uses_classifier else upstream
 
 
 def _benchmarks(
@@ -173,12 +173,23 @@ def _evaluate(
         benchmarks=made_by("benchmarks", "benchmarks"),
         toxicity_prompts=_files(safety.toxicity_prompts, "evaluate.safety.toxicity_prompts"),
         refusal_prompts=_files(safety.refusal_prompts, "evaluate.safety.refusal_prompts"),
-        scorers={
-            name: make_artifact("scorer", scorer_file(f"evaluate.scorers.{name}", place))
-            for name, place in config.evaluate.scorers.items()
-        },
+        scorers=_scorers(config.evaluate, outputs),
     )
     return inputs, ("clean", base_stage, "sft", "reward_model", "ppo", *optional)
+
+
+def _scorers(
+    section: PPOConfig | EvaluateConfig, outputs: Mapping[str, Frozen]
+) -> dict[str, Artifact]:
+    """What the scorers of a stage's section are made of, by name."""
+
+    def artifact(name: str, place: str) -> Artifact:
+        if is_chain_classifier(place):
+            kind = contracts.ClassifierOutputs
+            return _of(kind, outputs, "classifier", section.stage).classifier
+        return make_artifact("scorer", scorer_path(f"{section.stage}.scorers.{name}", place))
+
+    return {name: artifact(name, place) for name, place in section.scorers.items()}
 
 
 def _reward_model(outputs: Mapping[str, Frozen], stage: str) -> Artifact:

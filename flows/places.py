@@ -46,31 +46,22 @@ def find_file(text: str) -> Path | None:
 
 
 def scorer_path(setting: str, place: str) -> Path:
-    """The folder of a reward model or classifier, or the file of a function scorer.
+    """The folder of a reward model or classifier, or the file of a function scorer. The chain's own
+    classifier has no place yet: see ``is_chain_classifier``.
 
     Raises:
         UserError: it is neither.
     """
-    path = find_file(place)
-    if path is not None and path.is_dir():
-        return path
-    if ":" not in place:
+    for folder in (place, place.partition(":")[0]):
+        path = find_file(folder)
+        if path is not None and path.is_dir():
+            return path
+    file, _, function = place.rpartition(":")
+    if not file.endswith(".py") or not function.isidentifier():
         raise UserError(
-            f"{setting}: {place!r} is neither a folder here nor file.py:function; "
-            f"looked in {Path.cwd()}"
+            f"{setting}: {place!r} is neither file.py:function nor a folder here, alone or with "
+            f":LABEL; looked in {Path.cwd()}"
         )
-    return scorer_file(setting, place)
-
-
-def scorer_file(setting: str, place: str) -> Path:
-    """The file of a function scorer, given as file.py:function.
-
-    Raises:
-        UserError: it is given otherwise, or is not there.
-    """
-    file, colon, function = place.rpartition(":")
-    if not colon or not file.endswith(".py") or not function.isidentifier():
-        raise UserError(f"{setting}: {place!r} must be file.py:function")
     path = find_file(file)
     if path is None or not path.is_file():
         raise UserError(f"{setting}: {file}: no such file; looked in {Path.cwd()}")

@@ -8,22 +8,27 @@ from typing import Literal
 from flows.places import (
     DATA_KINDS,
     find_file,
-    scorer_file,
     scorer_path,
     setting_files,
     source_files_by_kind,
 )
 from stages.core import contracts
 from stages.core.config import (
+    BaseModelConfig,
     BenchmarksConfig,
+    ClassifierConfig,
     EvaluateConfig,
     Frozen,
     PipelineConfig,
+    PPOConfig,
     StageConfig,
 )
 from stages.core.errors import UserError
 from stages.core.scorer_places import (
+    check_classifier,
     check_scorer_name,
+    is_chain_classifier,
+    place_label,
     reward_model_base,
     scorer_folder_kind,
 )
@@ -115,18 +120,13 @@ def check(config: PipelineConfig, stages: Sequence[str]) -> None:
     """
     if "collect" in stages:
         _check_data(config, stages)
-    if "base_model" in stages:
-        _check_base_model(config)
-    if "ppo" in stages:
-        for name, place in config.ppo.scorers.items():
-            setting = f"ppo.scorers.{name}"
-            check_scorer_name(setting, name)
-            _check_scorer(setting, scorer_path(setting, place))
+    for section in (config.base_model, config.classifier):
+        if section.stage in stages:
+            _check_model(section)
+    for judging in (config.ppo, config.evaluate):
+        if judging.stage in stages:
+            _check_scorers(config, judging)
     if "evaluate" in stages:
-        for name, place in config.evaluate.scorers.items():
-            setting = f"evaluate.scorers.{name}"
-            check_scorer_name(setting, name)
-            scorer_file(setting, place)
         _check_evaluation(config.evaluate)
     if "benchmarks" in stages:
         _check_benchmarks(config.benchmarks)
@@ -148,24 +148,43 @@ def _check_data(config: PipelineConfig, stages: Sequence[str]) -> None:
     source_files_by_kind(config)
 
 
-def _check_base_model(config: PipelineConfig) -> None:
-    source = config.base_model.source
+def _check_model(section: BaseModelConfig | ClassifierConfig) -> None:
+    """Whether the model that a stage starts from is here, or is pinned."""
+    source, setting = section.source, f"{section.stage}.source"
     if not source or find_file(source):
         return
     if not HUB_NAME.fullmatch(source) or source.endswith(".gguf"):
-        raise UserError(f"base_model.source: {source}: no such file or folder, and no hub name")
-    if not config.base_model.revision:
+        raise UserError(f"{setting}: {source}: no such file or folder, and no hub name")
+    if not section.revision:
         raise UserError(
-            f"base_model.source: {source} is a hub name (no such file or folder here): pin it "
-            "with base_model.revision=<commit>"
+            f"{setting}: {source} is a hub name (no such file or folder here): pin it "
+            f"with {section.stage}.revision=<commit>"
         )
 
 
-def _check_scorer(setting: str, path: Path) -> None:
-    """Whether a scorer's folder can be one, and a reward model's base is still there."""
+def _check_scorers(config: PipelineConfig, section: PPOConfig | EvaluateConfig) -> None:
+    for name, place in section.scorers.items():
+        setting = f"{section.stage}.scorers.{name}"
+        check_scorer_name(setting, name)
+        if not is_chain_classifier(place):
+            _check_scorer(setting, place, scorer_path(setting, place))
+        elif not config.collect.labelled.paths:
+            raise UserError(
+                f"{setting}: {place!r} is the chain's own classifier, and this run trains none: "
+                "give it labelled text with collect.labelled.paths=…"
+            )
+
+
+def _check_scorer(setting: str, place: str, path: Path) -> None:
+    """Whether a scorer's folder can be one; a reward model's base must still be there, a
+    classifier's label exist."""
     try:
-        if path.is_dir() and scorer_folder_kind(path) == "reward_model":
+        if not path.is_dir():
+            return
+        if scorer_folder_kind(path) == "reward_model":
             reward_model_base(path)
+        else:
+            check_classifier(path, place_label(place))
     except UserError as error:
         raise UserError(f"{setting}: {error}") from None
 

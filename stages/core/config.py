@@ -355,8 +355,9 @@ class PPOConfig(StageConfig):
     """The value model starts as a copy of the reward model, or as the SFT model with a zero
     head."""
     scorers: dict[str, str] = {}
-    """Further scorers by name: file.py:function, or the folder of a reward model, ours or a
-    sequence classifier with one output."""
+    """Further scorers by name: file.py:function; the folder of a reward model, ours or a sequence
+    classifier with one output; folder:LABEL or folder:-LABEL, the log-odds that a classifier gives
+    a label or their negative; classifier:LABEL, the same of the chain's own classifier."""
     scorer_weights: dict[str, float] = {"reward_model": 1.0}
     """Weights of the score that is optimised, by name; reward_model is the chain's own. Scorers
     without a weight are only watched."""
@@ -556,7 +557,8 @@ class EvaluateConfig(StageConfig):
     stage: ClassVar[str] = "evaluate"
     version: ClassVar[int] = 3
     scorers: dict[str, str] = {}
-    """Further scorers by name: file.py:function, called with (prompts, completions)."""
+    """Further scorers by name: file.py:function, called with (prompts, completions); or a folder,
+    folder:LABEL, classifier:LABEL, as in ppo.scorers."""
     num_prompts: PositiveInt = 200
     """Held-out prompts that each model answers."""
     max_completion_length: PositiveInt = 64

@@ -1,7 +1,17 @@
-"""What a user may name as a scorer. Free of torch, so that the flow can refuse a mistake early."""
+"""What a user may name as a scorer. Free of torch, so that the flow can refuse a mistake early.
+
+================= =================================================================
+file.py:function  a Python function
+FOLDER            a reward model, or a sequence classifier with one output
+FOLDER:LABEL      a sequence classifier: the log-odds of this label, log p − log(1 − p)
+FOLDER:-LABEL     their negative: high where the label is unlikely
+classifier:LABEL  the same of the classifier that the chain itself trains; also -LABEL
+================= =================================================================
+"""
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +22,10 @@ MANIFEST_FILE = "reward_model.json"
 """Marks the folder of a reward model that this pipeline trained."""
 BASE_FILE = "base.json"
 CLASSIFIER_SUFFIX = "ForSequenceClassification"
+CHAIN_CLASSIFIER = "classifier"
+TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model", "tekken.json")
+
+SHOWN_LABELS = 10
 
 FolderKind = Literal["reward_model", "classifier"]
 
@@ -45,6 +59,61 @@ def scorer_folder_kind(folder: Path) -> FolderKind:
         f"{folder}: no reward model: neither {MANIFEST_FILE}, which the stage reward_model writes, "
         f"nor a config.json whose architecture ends in {CLASSIFIER_SUFFIX}"
     )
+
+
+def is_chain_classifier(place: str) -> bool:
+    """Whether a scorer is given as classifier:LABEL."""
+    return place.partition(":")[0] == CHAIN_CLASSIFIER and ":" in place
+
+
+def place_label(place: str) -> str:
+    """LABEL or -LABEL of a scorer given as FOLDER:LABEL; empty where it is a folder alone."""
+    return place.partition(":")[2]
+
+
+def find_label(labels: Sequence[str], wanted: str) -> tuple[int, int]:
+    """The number of a classifier's output and 1; -1 where -LABEL is wanted.
+
+    A label that itself begins with a hyphen, such as -1, is found before a negative.
+
+    Raises:
+        UserError: there is no such label, or several outputs and none is named.
+    """
+    if len(labels) == 1:
+        if wanted:
+            raise UserError("the classifier has a single output, the score: name its folder alone")
+        return 0, 1
+    for name, sign in ((wanted, 1), (wanted.removeprefix("-"), -1)):
+        if name in labels:
+            return labels.index(name), sign
+    shown = ", ".join(labels[:SHOWN_LABELS]) + (", …" if len(labels) > SHOWN_LABELS else "")
+    missing = f"has no label {wanted!r}" if wanted else f"has {len(labels)} labels"
+    raise UserError(
+        f"the classifier {missing}; name one of {shown} behind the folder: FOLDER:{labels[0]} is "
+        f"scored by that label's log-odds, FOLDER:-{labels[0]} by their negative"
+    )
+
+
+def check_classifier(folder: Path, label: str) -> None:
+    """Whether a sequence classifier's folder has its tokenizer and the wanted label.
+
+    Raises:
+        UserError: it lacks one of them.
+    """
+    # Without the files, transformers makes up a tokenizer that knows nothing but special tokens.
+    if not any(path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)):
+        raise UserError(f"{folder}: no tokenizer beside the classifier; save it into that folder")
+    try:
+        find_label(classifier_labels(folder), label)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
+
+
+def classifier_labels(folder: Path) -> tuple[str, ...]:
+    """The labels of a sequence classifier in the order of its outputs, as config.json has them."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    names = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # transformers' default
+    return tuple(str(names[number]) for number in sorted(names, key=int))
 
 
 def reward_model_base(folder: Path) -> Path:

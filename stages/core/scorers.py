@@ -15,7 +15,13 @@ from stages.core.artifacts import json_digest
 from stages.core.chat import Prompt, prompt_text
 from stages.core.errors import UserError
 from stages.core.models import max_positions, tokenizer_digest
-from stages.core.scorer_places import reward_model_base, scorer_folder_kind
+from stages.core.scorer_places import (
+    check_classifier,
+    find_label,
+    place_label,
+    reward_model_base,
+    scorer_folder_kind,
+)
 from stages.core.scoring import Scorer, load_reward_model, read_manifest
 from stages.core.sequence_classifier import load_sequence_classifier
 
@@ -38,7 +44,8 @@ def load_scorer(
     """What ``place`` in the configuration names.
 
     Args:
-        place: file.py:function, or the folder of a reward model.
+        place: file.py:function, the folder of a reward model, or FOLDER:LABEL; see
+            ``scorer_places``.
         path: where that file or folder lies.
         tokenizer: the policy's; where a reward model reads other tokens, this is printed.
         normalize: give a reward model's scores in standard deviations from its own mean. A
@@ -50,8 +57,14 @@ def load_scorer(
     if not path.is_dir():
         return load_function_scorer(path, place.rpartition(":")[2])
     try:
+        label = place_label(place)
         if scorer_folder_kind(path) == "reward_model":
+            if label:
+                raise UserError("a reward model has no labels: name its folder alone")
             return checked(place, _reward_model(place, path, device, tokenizer, normalize))
+        check_classifier(path, label)
+        if label:
+            return checked(place, _labeller(path, device, label))
         return checked(place, _classifier(place, path, device))
     except Exception as error:
         # Of a folder that a user brings, anything may be wrong.
@@ -155,6 +168,20 @@ def _classifier(place: str, folder: Path, device: torch.device) -> AnyScorer:
         sequences = classifier.encode(prompts, completions)
         _refuse_over_long(sequences, classifier.max_length)
         return classifier.score_tokens(sequences)
+
+    return score
+
+
+def _labeller(folder: Path, device: torch.device, wanted: str) -> AnyScorer:
+    """The log-odds of a label for the reply alone: such classifiers have learned from texts without
+    a prompt, and what the user says is not the reply's fault."""
+    classifier = load_sequence_classifier(folder, device)
+    output, sign = find_label(classifier.labels, wanted)
+
+    def score(prompts: list[Prompt], completions: list[str]) -> list[float]:
+        sequences = classifier.encode_texts(completions)
+        _refuse_over_long(sequences, classifier.max_length)
+        return [sign * value for value in classifier.log_odds(sequences, classifier.labels[output])]
 
     return score
 

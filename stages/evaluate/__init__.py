@@ -13,8 +13,9 @@ from stages.core.chat import prompt_text
 from stages.core.config import Compute, EvaluateConfig
 from stages.core.contracts import EvaluateInputs, EvaluateOutputs
 from stages.core.errors import UserError
+from stages.core.models import load_tokenizer, pick_device
 from stages.core.scorer_places import check_scorer_name
-from stages.core.scorers import load_function_scorer
+from stages.core.scorers import load_scorer
 from stages.core.scoring import Scorer
 from stages.evaluate import plots
 from stages.evaluate.comparison import (
@@ -45,7 +46,7 @@ def run(
         UserError: no held-out prompts, tokenizers that differ, a scorer that fails, a reward model
             that does not fit the SFT model.
     """
-    scorers = load_scorers(config, inputs)
+    scorers = load_scorers(config, inputs, compute)
     measured = measure(config, inputs, compute, scorers)
     figures = compare(
         measured, num_bootstrap_samples=config.num_bootstrap_samples, seed=config.seed
@@ -56,13 +57,16 @@ def run(
     return EvaluateOutputs(report=make_artifact("report", folder)), metrics
 
 
-def load_scorers(config: EvaluateConfig, inputs: EvaluateInputs) -> dict[str, Scorer]:
-    """The scorers beside the reward model, by name: before any model is loaded, so that a mistake
-    shows at once.
+def load_scorers(
+    config: EvaluateConfig, inputs: EvaluateInputs, compute: Compute
+) -> dict[str, Scorer]:
+    """The scorers beside the reward model, by name: before any of the models that they judge is
+    loaded, so that a mistake shows at once.
 
     Raises:
-        UserError: a name that metrics cannot carry, no function named, no file, a failing import.
+        UserError: a name that metrics cannot carry, or a scorer that cannot be loaded.
     """
+    device, tokenizer = pick_device(compute), load_tokenizer(inputs.sft.locate())
     scorers: dict[str, Scorer] = {}
     for name, place in config.scorers.items():
         setting = f"evaluate.scorers.{name}"
@@ -70,10 +74,8 @@ def load_scorers(config: EvaluateConfig, inputs: EvaluateInputs) -> dict[str, Sc
         if name in FIGURE_NAMES:
             taken = ", ".join(sorted(FIGURE_NAMES))
             raise UserError(f"{setting}: choose another name, none of {taken}")
-        file, separator, function = place.rpartition(":")
-        if not separator or not file.endswith(".py") or name not in inputs.scorers:
-            raise UserError(f"{setting} = {place!r}: give it as file.py:function")
-        scorers[name] = load_function_scorer(inputs.scorers[name].locate(), function)
+        path = inputs.scorers[name].locate()
+        scorers[name] = load_scorer(place, path, device, tokenizer=tokenizer, normalize=True)
     return scorers
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from stages.core.artifacts import Artifact, make_artifact
 from stages.core.config import Frozen, PipelineConfig
 from stages.core.errors import UserError
 from stages.core.launch import stage_key
+
+SFT = "data/samples/sft.jsonl"
 
 
 def _artifact(kind: str, name: str) -> Artifact:
@@ -64,17 +67,33 @@ def _faulty(changes: dict[str, object]) -> PipelineConfig:
         ({"collect.sft.paths": ["gone-*.jsonl"]}, r"collect.sft.paths: gone-\*.jsonl: no such"),
         ({"collect.sft.held_out_paths": ["gone"]}, "collect.sft.held_out_paths: gone: no such"),
         ({"evaluate.scorers.oracle": "gone.py:score"}, "evaluate.scorers.oracle: gone.py: no such"),
-        ({"evaluate.scorers.oracle": "oracle.py"}, "must be file.py:function"),
+        ({"evaluate.scorers.oracle": "oracle.py"}, "'oracle.py' is neither file.py:function nor"),
         (
             {"evaluate.scorers": {"my scorer": "a.py:b"}},
             "evaluate.scorers.my scorer: choose another",
         ),
         ({"ppo.scorers": {"my scorer": "a.py:b"}}, "ppo.scorers.my scorer: choose another name"),
         ({"ppo.scorers.style": "gone.py:rate"}, "ppo.scorers.style: gone.py: no such file"),
-        ({"ppo.scorers.style": "style.txt:rate"}, "ppo.scorers.style: 'style.txt:rate' must be"),
         (
-            {"ppo.scorers.style": "gone/folder"},
-            "'gone/folder' is neither a folder here nor file.py",
+            {"ppo.scorers.style": "style.txt:rate"},
+            "ppo.scorers.style: 'style.txt:rate' is neither file.py:function nor a folder here",
+        ),
+        (
+            {"ppo.scorers.style": "gone/folder:toxic"},
+            "'gone/folder:toxic' is neither file.py:function nor a folder here, alone or with :L",
+        ),
+        (
+            {"evaluate.scorers.rude": "classifier:toxic"},
+            "evaluate.scorers.rude: 'classifier:toxic' is the chain's own classifier, and this run "
+            "trains none: give it labelled text with collect.labelled.paths",
+        ),
+        (
+            {"classifier.source": "gone/model/x", "collect.labelled.paths": [SFT]},
+            "classifier.source: gone/model/x: no such file or folder, and no hub name",
+        ),
+        (
+            {"classifier.source": "owner/name", "collect.labelled.paths": [SFT]},
+            "pin it with classifier.revision=",
         ),
         ({"ppo.scorers.style": "data"}, "ppo.scorers.style: .*/data: no reward model: neither"),
         ({"base_model.source": "./gone/model"}, "base_model.source: ./gone/model: no such file"),
@@ -173,8 +192,10 @@ def classifier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "classifier"
     folder.mkdir()
-    config = {"architectures": ["LlamaForSequenceClassification"]}
+    labels = {"0": "civil", "1": "toxic"}
+    config = {"architectures": ["LlamaForSequenceClassification"], "id2label": labels}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
     return folder
 
 
@@ -182,7 +203,11 @@ def test_the_scorers_of_ppo_are_files_and_folders(
     classifier: Path, tmp_path: Path, data_root: Path
 ) -> None:
     (tmp_path / "style.py").write_text("", encoding="utf-8")
-    places = {"ppo.scorers.style": "style.py:rate", "ppo.scorers.taste": "classifier"}
+    places = {
+        "ppo.scorers.style": "style.py:rate",
+        "ppo.scorers.taste": "./classifier:-toxic",
+        "evaluate.scorers.taste": "./classifier:civil",
+    }
     config = override(cpu_demo(), places)
     check(config, planned_stages(config))
     inputs = _ppo_inputs(config)
@@ -192,6 +217,53 @@ def test_the_scorers_of_ppo_are_files_and_folders(
     }
     (classifier / "model.safetensors").write_bytes(b"other weights")
     assert stage_key(config.ppo, inputs) != stage_key(config.ppo, _ppo_inputs(config))
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("./classifier", "has 2 labels; name one of civil, toxic behind the folder"),
+        ("./classifier:rude", "has no label 'rude'; name one of civil, toxic"),
+    ],
+)
+@pytest.mark.parametrize("stage", ["ppo", "evaluate"])
+def test_a_label_that_a_classifier_lacks_is_refused_before_anything_runs(
+    classifier: Path, stage: str, place: str, message: str
+) -> None:
+    config = override(cpu_demo(), {f"{stage}.scorers.taste": place})
+    expected = f"{stage}.scorers.taste: {classifier}: the classifier {message}"
+    with pytest.raises(UserError, match=re.escape(expected)):
+        check(config, planned_stages(config))
+
+
+def test_a_classifier_without_its_tokenizer_is_refused(classifier: Path) -> None:
+    (classifier / "tokenizer.json").unlink()
+    config = override(cpu_demo(), {"ppo.scorers.taste": "./classifier:toxic"})
+    with pytest.raises(UserError, match="no tokenizer beside the classifier"):
+        check(config, planned_stages(config))
+
+
+def test_the_chains_own_classifier_is_handed_to_ppo_and_evaluation(data_root: Path) -> None:
+    changes = {
+        "collect.labelled.paths": [SFT],
+        "ppo.scorers": {"civil": "classifier:-toxic"},
+        "evaluate.scorers": {"rude": "classifier:toxic"},
+    }
+    config = override(cpu_demo(), changes)
+    stages = planned_stages(config)
+    assert stages.index("classifier") < stages.index("ppo")
+    check(config, stages)
+    made = _artifact("classifier", "classifier")
+    outputs = _outputs() | {"classifier": contracts.ClassifierOutputs(classifier=made)}
+    ppo, upstream = stage_inputs("ppo", config, outputs)
+    assert isinstance(ppo, contracts.PPOInputs)
+    assert ppo.scorers == {"civil": made}
+    assert upstream == ("clean", "sft", "reward_model", "classifier")
+    evaluate, _ = stage_inputs("evaluate", config, outputs)
+    assert isinstance(evaluate, contracts.EvaluateInputs)
+    assert evaluate.scorers == {"rude": made}
+    with pytest.raises(UserError, match="stage ppo needs the result of stage classifier"):
+        stage_inputs("ppo", config, _outputs())
 
 
 def test_a_scorer_whose_base_model_is_gone_is_refused_before_anything_runs(

@@ -219,6 +219,14 @@ def test_a_damaged_base_file_is_refused(chain, tokenizer, content):
     )
 
 
+def test_a_reward_model_has_no_label_to_choose(reward_model_folder, tokenizer):
+    message = "scorer my/folder:toxic: a reward model has no labels: name its folder alone"
+    place = "my/folder:toxic"
+    with pytest.raises(UserError) as caught:
+        load(reward_model_folder, tokenizer, place=place)
+    assert str(caught.value) == message
+
+
 def test_a_damaged_reward_model_is_refused(chain, tokenizer):
     folder, _ = chain
     manifest = folder / MANIFEST_FILE

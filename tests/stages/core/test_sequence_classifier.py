@@ -1,4 +1,4 @@
-"""Reward models that people bring: their own scores, whatever the batch, and clear refusals."""
+"""Classifiers that people bring: their own scores, whatever the batch, and clear refusals."""
 
 import json
 
@@ -37,8 +37,9 @@ def tokenizer(tokenizer_folder):
     return load_tokenizer(tokenizer_folder)
 
 
-def load(folder, tokenizer):
-    return load_scorer("my/folder", folder, CPU, tokenizer=tokenizer, normalize=True)
+def load(folder, tokenizer, label=""):
+    place = f"my/folder{label and ':'}{label}"
+    return load_scorer(place, folder, CPU, tokenizer=tokenizer, normalize=True)
 
 
 ENDS_IN_EOS = "{% for message in messages %}{{ message.content }}{{ eos_token }}{% endfor %}"
@@ -61,11 +62,12 @@ def make_classifier(tokenizer_folder, tmp_path):
             "num_attention_heads": 4,
             "max_position_embeddings": 256,
             "initializer_range": 0.3,
-            "num_labels": 1,
             "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
         }
+        if "id2label" not in changes:
+            settings["num_labels"] = 1
         config_class = BertConfig if "Bert" in model_class.__name__ else LlamaConfig
         torch.manual_seed(0)
         model = model_class(config_class(**(settings | changes)))
@@ -165,11 +167,98 @@ def test_over_long_texts_are_counted_and_the_first_is_named(make_classifier, tok
     )
 
 
-def test_more_than_one_label_is_refused(make_classifier, tokenizer):
-    folder = make_classifier(num_labels=3)
+LABELS = {0: "toxic", 1: "civil", 2: "-1"}
+
+
+def native_logits(folder, texts):
+    """Each text by itself, unpadded, through transformers' own forward."""
+    tokenizer = load_tokenizer(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    rows = [tokenizer(text, return_tensors="pt")["input_ids"] for text in texts]
+    with torch.no_grad():
+        return torch.cat([model(input_ids=ids).logits for ids in rows]).double()
+
+
+@pytest.mark.parametrize(("label", "output", "sign"), [("civil", 1, 1), ("-toxic", 0, -1)])
+@pytest.mark.parametrize("pad", ["own", None])
+@pytest.mark.parametrize(
+    "model_class", [LlamaForSequenceClassification, BertForSequenceClassification]
+)
+def test_a_label_scores_by_its_log_odds_for_the_reply_alone(
+    make_classifier, tokenizer, model_class, pad, label, output, sign
+):
+    pad_token_id = tokenizer.pad_token_id if pad else None
+    folder = make_classifier("", model_class, id2label=LABELS, pad_token_id=pad_token_id)
+    replies = [*REPLIES, "A door. " * 20]
+    p = native_logits(folder, replies).softmax(dim=1)[:, output]
+    expected = sign * (p.log() - (1 - p).log())
+    score = load(folder, tokenizer, label)
+    assert score(["Hi", "Why?", "a"], replies) == pytest.approx(expected.tolist(), abs=1e-4)
+    assert score(["b"] * 3, replies) == score(["Hi", "Why?", "a"], replies)
+
+
+def test_a_sure_classifier_still_has_finite_log_odds(make_classifier, tokenizer):
+    folder = make_classifier(id2label=LABELS)
+    model = LlamaForSequenceClassification.from_pretrained(folder)
+    model.score.weight.data *= 1000
+    model.save_pretrained(folder)
+    logits = native_logits(folder, REPLIES)
+    assert logits.softmax(dim=1).max() == 1.0  # p / (1 - p) would be infinite
+    others = logits[:, 1:].logsumexp(dim=1)
+    scores = load(folder, tokenizer, "toxic")(PROMPTS, REPLIES)
+    assert scores == pytest.approx((logits[:, 0] - others).tolist(), rel=1e-4)
+
+
+def test_labels_that_may_occur_together_have_odds_of_their_own(make_classifier, tokenizer):
+    folder = make_classifier(id2label=LABELS, problem_type="multi_label_classification")
+    expected = native_logits(folder, REPLIES)[:, 1].tolist()
+    assert load(folder, tokenizer, "civil")(PROMPTS, REPLIES) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_label_that_begins_with_a_hyphen_is_no_negative(make_classifier, tokenizer):
+    folder = make_classifier(id2label=LABELS)
+    score, negative = load(folder, tokenizer, "-1"), load(folder, tokenizer, "--1")
+    assert score(PROMPTS, REPLIES) == [-value for value in negative(PROMPTS, REPLIES)]
+
+
+@pytest.mark.parametrize(
+    "model_class", [LlamaForSequenceClassification, BertForSequenceClassification]
+)
+def test_an_empty_reply_has_a_score_and_special_tokens_are_text(
+    make_classifier, tokenizer, model_class
+):
+    score = load(make_classifier("", model_class, id2label=LABELS), tokenizer, "toxic")
+    together = score(["Hi"] * 3, ["", "A door.", "<|im_end|>"])
+    assert score(["Hi"], [""]) == pytest.approx(together[:1], abs=1e-5)
+    assert score(["Hi"], ["< |im_end|>"]) == pytest.approx(together[2:], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [("", "has 3 labels; name one of"), ("rude", "has no label 'rude'; name one of")],
+)
+def test_a_label_that_is_missing_or_unknown_is_refused(make_classifier, tokenizer, label, message):
+    folder = make_classifier(id2label=LABELS)
+    assert refusal(load, folder, tokenizer, label) == (
+        f"scorer my/folder{label and ':'}{label}: {folder}: the classifier {message} toxic, civil, "
+        "-1 behind the folder: FOLDER:toxic is scored by that label's log-odds, FOLDER:-toxic by "
+        "their negative"
+    )
+
+
+def test_a_single_output_has_no_label_to_choose(make_classifier, tokenizer):
+    folder = make_classifier()
+    assert "has a single output, the score: name its folder alone" in (
+        refusal(load, folder, tokenizer, "toxic")
+    )
+
+
+def test_a_classifier_without_its_tokenizer_is_refused(make_classifier, tokenizer):
+    folder = make_classifier(model_class=BertForSequenceClassification)
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
     assert refusal(load, folder, tokenizer) == (
-        f"scorer my/folder: {folder}: the classifier has 3 labels; a scorer needs one with a "
-        "single output (num_labels 1)"
+        f"scorer my/folder: {folder}: no tokenizer beside the classifier; save it into that folder"
     )
 
 

@@ -12,7 +12,12 @@ from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
 
 from stages.core.artifacts import Artifact, make_artifact
 from stages.core.config import Compute, EvaluateConfig, LoRAConfig
@@ -28,7 +33,7 @@ from stages.core.models import (
 )
 from stages.core.schemas import write_jsonl
 from stages.core.scoring import Probe, RewardModel, RewardModelManifest
-from stages.evaluate import run
+from stages.evaluate import load_scorers, run
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}"
@@ -262,7 +267,6 @@ def test_failing_scorer_is_named(
     [
         ("kl", "brevity.py:score", "another name"),
         ("my scorer", "brevity.py:score", "another name"),
-        ("brevity", "brevity.py", "file.py:function"),
         ("brevity", "brevity.py:nothing", "nothing"),
     ],
 )
@@ -272,6 +276,21 @@ def test_unusable_scorer_setting(
     config = EvaluateConfig.model_validate(CONFIG.model_dump() | {"scorers": {name: place}})
     with pytest.raises(UserError, match=message):
         run(config, inputs, COMPUTE, tmp_path)
+
+
+def test_the_label_of_a_classifier_scores_replies(inputs: EvaluateInputs, tmp_path: Path) -> None:
+    base = load_model(inputs.base.locate(), torch.device("cpu"))
+    model = LlamaForSequenceClassification(base.config)
+    model.config.id2label = {0: "civil", 1: "rude"}
+    save_model(model, load_tokenizer(inputs.base.locate()), tmp_path / "classifier")
+    config = EvaluateConfig(scorers={"rude": "classifier:rude", "civil": "classifier:-rude"})
+    classifier = make_artifact("classifier", tmp_path / "classifier")
+    given = inputs.model_copy(update={"scorers": dict.fromkeys(config.scorers, classifier)})
+    scorers = load_scorers(config, given, COMPUTE)
+    rude = scorers["rude"](["Why?", "Why?"], ["Go away!", "Because."])
+    civil = scorers["civil"](["Why?", "Why?"], ["Go away!", "Because."])
+    assert rude == [-score for score in civil]
+    assert rude[0] != rude[1]
 
 
 def test_no_held_out_prompts(inputs: EvaluateInputs, tmp_path: Path) -> None:
