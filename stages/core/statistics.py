@@ -1,5 +1,5 @@
-"""Estimates with 95 % intervals, win rates, calibration and diversity. Pure functions of numbers
-and texts.
+"""Estimates with 95 % intervals, win rates, calibration, diversity and repetition. Pure functions
+of numbers and texts.
 
 Every function that draws at random takes a seed and gives equal results for equal arguments.
 """
@@ -24,6 +24,12 @@ class Estimate(NamedTuple):
     high: float
 
 
+class Unmeasured(NamedTuple):
+    """In the place of a figure that cannot be computed: why, as the end of a sentence."""
+
+    reason: str
+
+
 def bootstrap_mean(
     values: ArrayLike, *, num_samples: int, seed: int, clusters: ArrayLike | None = None
 ) -> Estimate:
@@ -38,7 +44,7 @@ def bootstrap_mean(
     Raises:
         ValueError: no values, or one that is not finite.
     """
-    array = _finite(values)
+    array = checked_values(values)
     means = _resampled_means(array, clusters, num_samples, np.random.default_rng(seed))
     low, high = np.percentile(means, (2.5, 97.5))
     return Estimate(float(array.mean()), float(low), float(high))
@@ -61,7 +67,7 @@ def mean_of_group_means(
     Raises:
         ValueError: a group without values, or a value that is not finite.
     """
-    arrays = [_finite(group) for group in groups]
+    arrays = [checked_values(group) for group in groups]
     labels: Sequence[ArrayLike | None] = clusters or [None] * len(arrays)
     rng = np.random.default_rng(seed)
     resampled = [
@@ -159,7 +165,7 @@ def share(outcomes: ArrayLike) -> Estimate:
     Raises:
         ValueError: no outcomes, or one that is not finite.
     """
-    array = _finite(outcomes)
+    array = checked_values(outcomes)
     count, mean = len(array), float(array.mean())
     denominator = 1 + Z_95**2 / count
     centre = (mean + Z_95**2 / (2 * count)) / denominator
@@ -181,7 +187,7 @@ def signed_rank_correlation(first: ArrayLike, second: ArrayLike) -> float:
     Raises:
         ValueError: different lengths, no values, or one that is not finite.
     """
-    left, right = _finite(first), _finite(second)
+    left, right = checked_values(first), checked_values(second)
     if len(left) != len(right):
         raise ValueError(f"the sides have {len(left)} and {len(right)} values")
     left, right = _signed_ranks(left), _signed_ranks(right)
@@ -211,7 +217,7 @@ def calibration_bins(
         confidences: probabilities, shape (N,), all within the edges.
         outcomes: 1 where a prediction came true, 0 where not, one half for a tie; shape (N,).
     """
-    confidence, outcome = _finite(confidences), _finite(outcomes)
+    confidence, outcome = checked_values(confidences), checked_values(outcomes)
     places = np.clip(np.searchsorted(edges, confidence) - 1, 0, len(edges) - 2)
     bins = []
     for place in np.unique(places):
@@ -235,7 +241,7 @@ def calibration_error_by_chance(
     """Mean ``expected_calibration_error`` of a calibrated predictor with these confidences: what is
     left of the error when each outcome is drawn with the confidence as its chance. With few
     predictions it is far from 0."""
-    confidence, rng = _finite(confidences), np.random.default_rng(seed)
+    confidence, rng = checked_values(confidences), np.random.default_rng(seed)
     errors = [
         expected_calibration_error(
             calibration_bins(confidence, rng.random(len(confidence)) < confidence, edges)
@@ -315,7 +321,29 @@ def _signed_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return ranks[: len(values)]
 
 
-def _finite(values: ArrayLike) -> NDArray[np.float64]:
+def repetition_rate(texts: Sequence[str], n: int = 4) -> float | None:
+    """Share of a text's n-grams of words that occurred before in the same text, in 0..1, averaged
+    over the texts (seq-rep-n of Welleck et al. 2020: one less the share of distinct n-grams); high
+    values mean that replies run in circles.
+
+    Words as in ``distinct_n``. Texts shorter than ``n`` words cannot repeat and are left out; where
+    all are, there is no rate.
+    """
+    rates = []
+    for text in texts:
+        words = text.lower().split()
+        grams = [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
+        if grams:
+            rates.append(1 - len(set(grams)) / len(grams))
+    return sum(rates) / len(rates) if rates else None
+
+
+def checked_values(values: ArrayLike) -> NDArray[np.float64]:
+    """The values as an array of shape (N,), N ≥ 1.
+
+    Raises:
+        ValueError: no values, or one that is not finite.
+    """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not len(array):
         raise ValueError(f"expected one or more values, got an array of shape {array.shape}")
@@ -325,7 +353,7 @@ def _finite(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def _difference(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
-    left, right = _finite(first), _finite(second)
+    left, right = checked_values(first), checked_values(second)
     if len(left) != len(right):
         raise ValueError(f"the sides have {len(left)} and {len(right)} values")
     return left - right

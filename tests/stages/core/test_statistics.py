@@ -16,6 +16,7 @@ from stages.core.statistics import (
     expected_calibration_error,
     mean_of_group_means,
     paired_difference,
+    repetition_rate,
     share,
     signed_rank_correlation,
     win_outcomes,
@@ -230,3 +231,37 @@ def test_unusable_values_are_refused(values: list[float], message: str) -> None:
 def test_sides_of_different_length_are_refused() -> None:
     with pytest.raises(ValueError, match="2 and 1"):
         paired_difference([1, 2], [1], **DRAW)
+
+
+@pytest.mark.parametrize("num_ties", [0, 20])
+def test_intervals_of_a_win_rate_cover_the_truth_as_often_as_they_say(num_ties: int) -> None:
+    # Of 100 pairs, as many ties on average; the others are won with a chance of 0.7.
+    rng = np.random.default_rng(4)
+    chances = np.array([0.7, 0.3, 0.0]) * (1 - num_ties / 100) + (0, 0, num_ties / 100)
+    truth = chances @ (1.0, 0.0, 0.5)
+    num_trials, by_bootstrap, by_wilson = 400, 0, 0
+    for trial in range(num_trials):
+        first = rng.choice([1.0, -1.0, 0.0], 100, p=chances)
+        _, low, high = win_rate(first, np.zeros(100), num_samples=500, seed=trial)
+        by_bootstrap += low <= truth <= high
+        _, low, high = accuracy(first, np.zeros(100))
+        by_wilson += low <= truth <= high
+    assert 0.90 <= by_bootstrap / num_trials <= 0.98
+    # With ties, Wilson's interval is wider than it need be.
+    assert 0.92 <= by_wilson / num_trials <= (1.0 if num_ties else 0.98)
+
+
+def test_repetition_rate() -> None:
+    # Windows of four words: abab baba abab baba of which the last two occurred before.
+    assert repetition_rate(["a b A b a b a"]) == pytest.approx(2 / 4)
+    assert repetition_rate(["a b a", "a b c d e", "x x x x x"]) == pytest.approx((0 + 1 / 2) / 2)
+    assert repetition_rate(["a b a b"], n=2) == pytest.approx(1 / 3)
+
+
+def test_repetition_in_one_text_is_not_repetition_between_texts() -> None:
+    assert repetition_rate(["a b c d e"] * 9) == 0.0
+
+
+def test_texts_too_short_to_repeat_have_no_repetition_rate() -> None:
+    assert repetition_rate(["a b c", ""]) is None
+    assert repetition_rate([]) is None
