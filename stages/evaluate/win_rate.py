@@ -18,7 +18,7 @@ from stages.core.statistics import (
 
 SLOPE_PENALTY = 0.01
 """Of half the squared slope, against the summed log-likelihood. Just enough for a finite slope
-where length alone decides; at 0.1 and 50 pairs it already leaves a win rate of 0.55 where 0.5 is true."""
+where length alone decides; at 0.1 and 50 pairs a true rate of 0.5 is already shown as 0.55."""
 MIN_PAIRS_EACH_WAY = 5
 """Pairs in which the first reply is the longer (or an equal) one, and in which the second is: with
 fewer, equal lengths lie outside what was observed, and the prediction would be a guess."""
