@@ -31,7 +31,7 @@ from stages.core.statistics import (
     Estimate,
     Unmeasured,
     bootstrap_mean,
-    proportion,
+    share,
 )
 
 UNSPACED = re.compile(
@@ -98,7 +98,7 @@ def compare_with_references(
                 [chrf.sentence_score(reply, [reference]).score for reply, reference in pairs],
                 **draw,
             ),
-            "exact_match": proportion(matches),
+            "exact_match": share(matches),
             "token_f1": bootstrap_mean(f1, **draw),
         }
         signatures = {"bleu": str(bleu.get_signature()), "chrf": str(chrf.get_signature())}

@@ -18,7 +18,7 @@ from stages.core.statistics import (
 
 SLOPE_PENALTY = 0.01
 """Of half the squared slope, against the summed log-likelihood. Just enough for a finite slope
-where length alone decides; at 0.1 and 50 pairs a true rate of 0.5 is already shown as 0.55."""
+where length alone decides; at 0.1 and 50 pairs it leaves a win rate of 0.55 where 0.5 is true."""
 MIN_PAIRS_EACH_WAY = 5
 """Pairs in which the first reply is the longer (or an equal) one, and in which the second is: with
 fewer, equal lengths lie outside what was observed, and the prediction would be a guess."""
@@ -108,7 +108,7 @@ def _rate_at_zero(
     Returns:
         The predicted win rate at x = 0, shape (B,).
     """
-    share = weights @ wins / weights.sum(axis=1)
+    share: NDArray[np.float64] = weights @ wins / weights.sum(axis=1)
     rates = share.copy()
     # With wins or losses alone, the best intercept is infinite, and the rate is 1 or 0.
     mixed = np.flatnonzero((share > 0) & (share < 1))
