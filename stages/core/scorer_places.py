@@ -100,13 +100,22 @@ def check_classifier(folder: Path, label: str) -> None:
     Raises:
         UserError: it lacks one of them.
     """
-    # Without the files, transformers makes up a tokenizer that knows nothing but special tokens.
-    if not any(path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)):
-        raise UserError(f"{folder}: no tokenizer beside the classifier; save it into that folder")
+    check_tokenizer_files(folder)
     try:
         find_label(classifier_labels(folder), label)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
+
+
+def check_tokenizer_files(folder: Path) -> None:
+    """Whether a model's folder has its tokenizer. Without the files, transformers makes up one that
+    knows nothing but special tokens.
+
+    Raises:
+        UserError: it has none.
+    """
+    if not any(path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)):
+        raise UserError(f"{folder}: no tokenizer beside the model; save it into that folder")
 
 
 def classifier_labels(folder: Path) -> tuple[str, ...]:

@@ -122,7 +122,12 @@ def stop_early(config: TrainingConfig, patience: int) -> tuple[dict[str, Any], l
             f"{config.stage}.save_steps ({config.save_steps}) must be a multiple of "
             f"{config.stage}.eval_steps ({config.eval_steps})"
         )
-    settings = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss"}
+    settings = {
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        # A continued run counts on: else it would stop later than the straight one.
+        "restore_callback_states_from_checkpoint": True,
+    }
     return settings, [EarlyStoppingCallback(early_stopping_patience=patience)]
 
 

@@ -239,7 +239,7 @@ def test_a_label_that_a_classifier_lacks_is_refused_before_anything_runs(
 def test_a_classifier_without_its_tokenizer_is_refused(classifier: Path) -> None:
     (classifier / "tokenizer.json").unlink()
     config = override(cpu_demo(), {"ppo.scorers.taste": "./classifier:toxic"})
-    with pytest.raises(UserError, match="no tokenizer beside the classifier"):
+    with pytest.raises(UserError, match="no tokenizer beside the model"):
         check(config, planned_stages(config))
 
 

@@ -258,7 +258,7 @@ def test_a_classifier_without_its_tokenizer_is_refused(make_classifier, tokenize
     for path in folder.glob("tokenizer*"):
         path.unlink()
     assert refusal(load, folder, tokenizer) == (
-        f"scorer my/folder: {folder}: no tokenizer beside the classifier; save it into that folder"
+        f"scorer my/folder: {folder}: no tokenizer beside the model; save it into that folder"
     )
 
 

@@ -87,10 +87,44 @@ def test_a_checkpoint_must_fall_on_each_best_evaluation():
         stop_early(config(save_steps=3), 1)
 
 
+class Worsening(Trainer):
+    """Its held-out loss rises from evaluation to evaluation."""
+
+    def evaluate(self, *args, **kwargs):
+        metrics = {"eval_loss": float(self.state.global_step)}
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+
+@pytest.mark.parametrize("killed_at", [None, 3, 5])
+def test_a_continued_run_stops_as_early_as_the_straight_one(tiny_model_folder, tmp_path, killed_at):
+    best_settings, callbacks = stop_early(config(num_epochs=2), patience=2)
+
+    def trainer():
+        return make_trainer(
+            tiny_model_folder, tmp_path, Worsening, best_settings, callbacks, num_epochs=2
+        )
+
+    if killed_at:
+        killed = trainer()
+        killed.add_callback(Kill(killed_at))
+        with pytest.raises(KeyboardInterrupt):
+            train(killed, tmp_path)
+        best_settings, callbacks = stop_early(config(num_epochs=2), patience=2)
+    last = trainer()
+    train(last, tmp_path)
+    # The best is that of step 2; those of 4 and 6 are worse.
+    assert last.state.global_step == 6
+
+
 # ------------------------------------------------------------------------------------- training
 
 
-def make_trainer(folder, out_dir, **changes):
+def make_trainer(
+    folder, out_dir, trainer_class=Trainer, best_settings=None, callbacks=(), **changes
+):
     """A Trainer that takes six steps over 24 short sequences, with dropout that draws at random."""
     set_seed(0)
     model = load_model(folder, CPU)
@@ -102,8 +136,12 @@ def make_trainer(folder, out_dir, **changes):
     settings = trainer_settings(
         config(**changes), Compute(device="cpu", micro_batch_size=2), out_dir
     )
-    return Trainer(
-        model=model, args=TrainingArguments(**settings), train_dataset=data, eval_dataset=data
+    return trainer_class(
+        model=model,
+        args=TrainingArguments(**settings, **(best_settings or {})),
+        train_dataset=data,
+        eval_dataset=data,
+        callbacks=list(callbacks),
     )
 
 
