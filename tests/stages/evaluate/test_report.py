@@ -6,13 +6,12 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import markdown
 import pytest
 
 from stages.core.config import EvaluateConfig
 from stages.evaluate import plots
 from stages.evaluate.comparison import Measurements, compare
-from stages.evaluate.report import escape, write_report
+from stages.evaluate.report import write_report
 
 HOSTILE = (
     "<script>alert(1)</script> <img src=http://evil/x onerror=alert(2)> | cell | **bold** "
@@ -110,18 +109,6 @@ def test_tables_are_complete_and_every_row_is_as_wide_as_its_head(hostile: tuple
     for table in tables:
         widths = {len(re.findall(r"<t[hd]\b", row)) for row in table.split("</tr>")[:-1]}
         assert len(widths) == 1
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["plain words, punctuation: yes (no) - 1.5!", HOSTILE.split("\n")[0], "a_b*c*d", "~~x~~", ""],
-)
-def test_escaped_text_survives_markdown(text: str) -> None:
-    assert Tags(markdown.markdown(f"x {escape(text)}")).text == f"x {text}"
-
-
-def test_line_ends_and_control_characters_are_visible() -> None:
-    assert escape("a\nb\r\nc\x00\x1b\ud800") == "a<br>b<br>c␀␛\ufffd"
 
 
 def test_report_without_optional_parts(
