@@ -1,5 +1,6 @@
 """The flow ``align``: the whole chain, from raw data to an evaluated and registered policy."""
 
+from functools import partial
 from typing import Annotated, Any
 
 import prefect.runtime
@@ -9,6 +10,7 @@ from prefect.logging.handlers import APILogWorker
 from prefect.states import Cancelled, Completed
 
 from flows import approval, chain
+from flows.gates import check_reward_model
 from flows.plan import OUTPUTS, OptionalStageName, check, planned_stages, position
 from flows.profiles import cpu_demo
 from flows.promotion import Opponent
@@ -74,7 +76,7 @@ def align(
                 run_id,
                 results,
                 forced=forced,
-                before=_ask_before_ppo,
+                before=partial(_before_ppo, run_id),
                 champion=opponent.find,
             )
             if "evaluate" in outputs:
@@ -100,12 +102,20 @@ def _run_name_of(config: PipelineConfig) -> str:
     return f"{config.profile} seed {config.seed}"
 
 
-def _ask_before_ppo(stage: str, config: PipelineConfig, results: chain.Results) -> PipelineConfig:
-    if stage != "ppo" or config.approval.before_ppo == "off":
+def _before_ppo(
+    run_id: str, stage: str, config: PipelineConfig, results: chain.Results
+) -> PipelineConfig:
+    if stage != "ppo":
         return config
-    if "reward_model" not in results:
-        return config  # ppo itself says so
-    figures = results["reward_model"].metrics
+    check_reward_model(config, run_id, results)
+    return _ask_before_ppo(config, results)
+
+
+def _ask_before_ppo(config: PipelineConfig, results: chain.Results) -> PipelineConfig:
+    source = next((s for s in ("reward_model_card", "reward_model") if s in results), "")
+    if config.approval.before_ppo == "off" or not source:  # without one, ppo itself says so
+        return config
+    figures = results[source].metrics
     rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in sorted(figures.items()))
     table = f"The reward model's figures:\n\n| figure | value |\n|---|---|\n{rows}\n"
     return approval.before_ppo(config, table)

@@ -36,6 +36,13 @@ FIGURES = {
     "pretrain": ("bits_per_byte", "eval_bits_per_byte", "loss", "eval_loss"),
     "sft": ("held_out_loss", "loss", "eval_loss"),
     "reward_model": ("accuracy", "length_baseline_accuracy", "loss", "eval_accuracy"),
+    "guard_model": ("accuracy", "length_baseline_accuracy", "loss", "eval_accuracy"),
+    "reward_model_card": (
+        "reward_model_accuracy",
+        "length_baseline_accuracy",
+        "bag_of_words_accuracy",
+        "judge",
+    ),
     "ppo": ("score_first", "score_last", "kl_last", "score", "kl"),
     "evaluate": (
         "oracle_base",
@@ -219,7 +226,7 @@ def reporting(console: Console) -> Iterator[Reporter]:
         if console.is_terminal:
             columns = (
                 _StateColumn(),
-                TextColumn("{task.description:<12}"),
+                TextColumn("{task.description:<17}"),
                 BarColumn(bar_width=24, finished_style="green"),
                 _ClockColumn(),
                 TextColumn("[dim]{task.fields[figures]}"),

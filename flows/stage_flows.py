@@ -22,6 +22,7 @@ from stages.core.config import (
     PipelineConfig,
     PPOConfig,
     PretrainConfig,
+    RewardModelCardConfig,
     RewardModelConfig,
     SFTConfig,
     StageConfig,
@@ -94,12 +95,18 @@ def sft(
 @refusals_as_states
 def reward_model(
     config: Annotated[RewardModelConfig, parameter("Settings")] = RewardModelConfig(),
+    card: Annotated[RewardModelCardConfig, parameter("Card")] = RewardModelCardConfig(),
     compute: Where = COMPUTE,
     earlier_run: EarlierRunName = "",
     fresh: Fresh = False,
 ) -> dict[str, float]:
-    """Train a reward model on an earlier run's preferences and SFT model."""
-    return _one(config, compute, earlier_run, fresh)
+    """Train a reward model on an earlier run's preferences and SFT model, and test it."""
+    # The seed is that of the last section.
+    sections = {"reward_model_card": card, "reward_model": config}
+    stages = ["reward_model", "reward_model_card"]
+    earlier = tracking.earlier_run(earlier_run)
+    pipeline = _pipeline(earlier.experiment, sections, compute)
+    return _run(pipeline, stages, earlier, fresh, name="reward_model")
 
 
 @flow(name="ppo", flow_run_name="ppo seed {config.seed}", persist_result=False)
@@ -170,12 +177,18 @@ def _pipeline(
 
 
 def _run(
-    config: PipelineConfig, stages: list[str], earlier: tracking.EarlierRun | None, fresh: bool
+    config: PipelineConfig,
+    stages: list[str],
+    earlier: tracking.EarlierRun | None,
+    fresh: bool,
+    name: str = "",
 ) -> dict[str, float]:
+    """Run ``stages`` and return the figures of the last one; the run is called by ``name`` or as
+    the last stage."""
     check(config, stages)
     results: chain.Results = {}
     opponent = Opponent(config)
-    name = f"{stages[-1].replace('_', '-')} seed {config.seed}"
+    name = f"{(name or stages[-1]).replace('_', '-')} seed {config.seed}"
     with chain.pipeline_run(config, name, results) as run_id:
         if earlier is not None:
             before = list(OUTPUTS)[: list(OUTPUTS).index(stages[0])]

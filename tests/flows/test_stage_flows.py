@@ -14,6 +14,8 @@ from stages.core.config import (
     Compute,
     PipelineConfig,
     PretrainConfig,
+    RewardModelCardConfig,
+    RewardModelConfig,
     SFTConfig,
     TokenizerConfig,
 )
@@ -70,6 +72,13 @@ def test_a_run_is_picked_by_name_or_id(prepared: str) -> None:
 def test_a_stage_says_which_result_it_lacks(prepared: str) -> None:
     with pytest.raises(UserError, match="sft needs the result of stage base_model, .* clean"):
         stage_flows.sft(SFTConfig(), COMPUTE)
+
+
+def test_a_reward_model_and_its_card_are_one_run_with_the_seed_of_the_first(prepared: str) -> None:
+    with pytest.raises(UserError, match="reward_model needs the result of stage base_model"):
+        stage_flows.reward_model(RewardModelConfig(seed=5), RewardModelCardConfig(), COMPUTE)
+    (run,) = [run for run in _runs(prepared) if run.info.run_name == "reward-model seed 5"]
+    assert run.data.params["reward_model.seed"] == run.data.params["reward_model_card.seed"] == "5"
 
 
 @pytest.mark.parametrize(
