@@ -21,6 +21,16 @@ SAMPLES = "data/samples"
 
 def cpu_demo() -> PipelineConfig:
     """The embedded data and a model of 2.6 million parameters: minutes on two cores."""
+    reward_model = {
+        "lora": {"rank": 32, "alpha": 64},
+        "global_batch_size": 16,
+        "max_length": 128,
+        "max_completion_length": 40,
+        "num_epochs": 1.0,
+        "learning_rate": 2e-3,
+        "eval_steps": 125,
+        "save_steps": 125,
+    }
     return PipelineConfig.model_validate(
         {
             "profile": "cpu-demo",
@@ -32,6 +42,7 @@ def cpu_demo() -> PipelineConfig:
                 }
                 for kind in ("documents", "sft", "preferences", "prompts")
             },
+            "clean": {"guard_share": 0.25},
             "tokenizer": {"vocab_size": 1024},
             "pretrain": {
                 "model_overrides": {
@@ -59,16 +70,8 @@ def cpu_demo() -> PipelineConfig:
                 "eval_steps": 125,
                 "save_steps": 125,
             },
-            "reward_model": {
-                "lora": {"rank": 32, "alpha": 64},
-                "global_batch_size": 16,
-                "max_length": 128,
-                "max_completion_length": 40,
-                "num_epochs": 1.0,
-                "learning_rate": 2e-3,
-                "eval_steps": 125,
-                "save_steps": 125,
-            },
+            "reward_model": reward_model,
+            "guard_model": reward_model,
             "ppo": {
                 "total_episodes": 1920,
                 "max_prompt_length": 64,
@@ -87,18 +90,20 @@ def cpu_demo() -> PipelineConfig:
 
 def smollm2() -> PipelineConfig:
     """A real model of 135M parameters, given with ``base_model.source``, on files of yours."""
+    reward_model = {
+        "max_length": 768,
+        "max_over_length_share": 0.5,
+        "learning_rate": 3e-4,
+        "max_completion_length": 96,
+    }
     return PipelineConfig.model_validate(
         {
             "profile": "smollm2",
             "compute": {"micro_batch_size": 4},
             "pretrain": {"enabled": False},
             "sft": {"max_length": 512, "max_over_length_share": 0.5, "learning_rate": 5e-4},
-            "reward_model": {
-                "max_length": 768,
-                "max_over_length_share": 0.5,
-                "learning_rate": 3e-4,
-                "max_completion_length": 96,
-            },
+            "reward_model": reward_model,
+            "guard_model": reward_model,
             "ppo": {
                 "total_episodes": 1024,
                 "batch_size": 32,
@@ -122,10 +127,16 @@ def single_gpu() -> PipelineConfig:
             "compute.micro_batch_size": 8,
             "sft.global_batch_size": 128,
             "sft.max_length": 1024,
-            "reward_model.global_batch_size": 128,
-            "reward_model.max_length": 1024,
-            "reward_model.max_completion_length": 256,
-            "reward_model.num_statistics_samples": 512,
+            **{
+                f"{stage}.{name}": value
+                for stage in ("reward_model", "guard_model")
+                for name, value in {
+                    "global_batch_size": 128,
+                    "max_length": 1024,
+                    "max_completion_length": 256,
+                    "num_statistics_samples": 512,
+                }.items()
+            },
             "ppo.total_episodes": 50_000,
             "ppo.batch_size": 512,
             "ppo.max_completion_length": 256,

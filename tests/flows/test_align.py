@@ -15,7 +15,9 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-STAGES = ["collect", "clean", "tokenizer", "pretrain", "sft", "reward_model", "ppo", "evaluate"]
+BEFORE_PPO = ["collect", "clean", "tokenizer", "pretrain", "sft", "reward_model", "guard_model",
+              "reward_model_card"]  # fmt: skip
+STAGES = [*BEFORE_PPO, "ppo", "evaluate"]
 SETTINGS = {
     "collect.documents.max_records": 300,
     "collect.sft.max_records": 120,
@@ -35,6 +37,9 @@ SETTINGS = {
     "ppo.save_updates": 1,
     "ppo.max_completion_length": 12,
     "reward_model.num_statistics_samples": 16,
+    "guard_model.num_statistics_samples": 16,
+    "reward_model_card.num_bootstrap_samples": 100,
+    "reward_model_card.gate.action": "warn",  # so little data teaches it nothing
     "evaluate.num_prompts": 12,
     "evaluate.max_completion_length": 12,
     "evaluate.num_bootstrap_samples": 100,
@@ -74,10 +79,10 @@ def policy_digest(root: Path) -> str:
 
 @pytest.fixture(scope="module")
 def before_ppo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root in which everything up to the reward model is finished."""
+    """A data root in which everything up to the reward model's card is finished."""
     root = tmp_path_factory.mktemp("before-ppo") / "data"
-    states = run(root, "--until", "reward_model")
-    assert states == dict.fromkeys(STAGES[:6], "done")
+    states = run(root, "--until", "reward_model_card")
+    assert states == dict.fromkeys(BEFORE_PPO, "done")
     return root
 
 
@@ -87,7 +92,7 @@ def straight(before_ppo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     root = tmp_path_factory.mktemp("straight") / "data"
     shutil.copytree(before_ppo, root)
     states = run(root)
-    assert states == dict.fromkeys(STAGES[:6], "reused") | {"ppo": "done", "evaluate": "done"}
+    assert states == dict.fromkeys(BEFORE_PPO, "reused") | {"ppo": "done", "evaluate": "done"}
     return root
 
 
@@ -103,11 +108,29 @@ def test_a_second_run_reuses_every_stage(straight):
     assert time.monotonic() - started < 90  # 30 s on a quiet machine
 
 
+def test_the_gate_stops_the_run_before_ppo_until_it_is_told_to_warn(before_ppo, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(before_ppo, root)
+    gate = {"reward_model_card__gate__action": "stop", "reward_model_card__gate__min_accuracy": 1.0}
+    done = subprocess.run(
+        command(**gate),
+        env=os.environ | {"RLHF_DATA_ROOT": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if "does not pass its gate" in line]
+    assert "reward_model_card.gate.action=warn" in line
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (root / "runs" / "ppo").exists()
+
+
 def test_a_changed_setting_makes_only_what_depends_on_it(straight, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(straight, root)
     states = run(root, ppo__kl_coef=0.3)
-    assert states == dict.fromkeys(STAGES[:6], "reused") | {"ppo": "done", "evaluate": "done"}
+    assert states == dict.fromkeys(BEFORE_PPO, "reused") | {"ppo": "done", "evaluate": "done"}
 
 
 @pytest.mark.parametrize("store", ["with artifacts", "empty"])

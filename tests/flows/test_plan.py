@@ -22,9 +22,13 @@ def _artifact(kind: str, name: str) -> Artifact:
 
 def test_from_scratch_the_stages_start_with_a_tokenizer() -> None:
     assert planned_stages(cpu_demo()) == (
-        "collect", "clean", "tokenizer", "pretrain", "sft", "reward_model", "reward_model_card",
-        "ppo", "evaluate",
+        "collect", "clean", "tokenizer", "pretrain", "sft", "reward_model", "guard_model",
+        "reward_model_card", "ppo", "evaluate",
     )  # fmt: skip
+
+
+def test_without_pairs_of_its_own_there_is_no_guard_model() -> None:
+    assert "guard_model" not in planned_stages(override(cpu_demo(), {"clean.guard_share": 0}))
 
 
 def test_a_given_model_takes_the_place_of_tokenizer_and_pretraining() -> None:
@@ -170,6 +174,27 @@ def test_each_stage_gets_what_the_stages_before_returned(data_root: Path) -> Non
     assert isinstance(evaluate, contracts.EvaluateInputs)
     assert evaluate.scorers["oracle"].kind == "scorer"
     assert upstream == ("clean", "pretrain", "sft", "reward_model", "ppo")
+
+
+def test_the_guard_model_gets_pairs_of_its_own_and_the_card_tests_both(data_root: Path) -> None:
+    outputs = _outputs()
+    clean = outputs["clean"].model_dump()
+    clean["guard_preferences"] = guards = _artifact("preferences", "guard-preferences")
+    outputs["clean"] = contracts.Datasets.model_validate(clean)
+    inputs, _ = stage_inputs("guard_model", cpu_demo(), outputs)
+    assert isinstance(inputs, contracts.GuardModelInputs)
+    assert inputs.preferences == guards
+    card, upstream = stage_inputs("reward_model_card", cpu_demo(), outputs)
+    assert isinstance(card, contracts.RewardModelCardInputs)
+    assert card.guard_model is None
+    assert upstream == ("clean", "sft", "reward_model")
+    guard = _artifact("reward_model", "guard")
+    outputs["guard_model"] = contracts.RewardModelOutputs(reward_model=guard)
+    card, upstream = stage_inputs("reward_model_card", cpu_demo(), outputs)
+    assert isinstance(card, contracts.RewardModelCardInputs)
+    assert card.guard_model == guard
+    assert card.preferences == _artifact("preferences", "preferences")
+    assert upstream == ("clean", "sft", "reward_model", "guard_model")
 
 
 def _ppo_inputs(config: PipelineConfig) -> contracts.PPOInputs:
