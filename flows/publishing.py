@@ -57,7 +57,7 @@ def publish(
         tags[tracking.COMPARED_WITH] = opponent.number
     policy = ppo.adapter or ppo.model  # no adapter where all weights were trained
     version = tracking.register_policy(run_id, policy.locate(), tags)
-    tracking.tag_run(run_id, {"gate": verdict, "policy_version": version})
+    tracking.tag_run(run_id, {"policy_gate": verdict, "policy_version": version})
     page = mlflow_address() + tracking.run_page(run_id)
     links = f"[MLflow run]({page}) · policy: `{tracking.POLICY}` version {version} (challenger)\n\n"
     text = links + _report_text(report)

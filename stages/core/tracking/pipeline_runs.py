@@ -113,11 +113,6 @@ def made_in(parent_run_id: str, result: StageResult) -> bool:
     return result.tracking_run_id in made
 
 
-def tag_run(run_id: str, name: str, value: str) -> None:
-    """Set a tag of the run."""
-    PatientClient().set_tag(run_id, name, value)
-
-
 def log_report(run_id: str, folder: Path) -> None:
     """Attach the report to the parent run as well, where people look first."""
     PatientClient().log_artifacts(run_id, str(folder), "report")
