@@ -62,7 +62,7 @@ def run(metrics: dict[str, float] | None, **changes: object) -> tuple[Any, str |
     reporter = Warnings()
     with progress.reporting_to(reporter):
         state = gated(config, run_id, metrics, return_state=True)
-    tag = mlflow.MlflowClient().get_run(run_id).data.tags.get("gate")
+    tag = mlflow.MlflowClient().get_run(run_id).data.tags.get("reward_model_gate")
     tracking.end_pipeline_run(run_id, "FINISHED", {})
     return state, tag, reporter.texts
 
