@@ -14,8 +14,9 @@ CARD, TAG = "reward_model_card", "reward_model_gate"
 def check_reward_model(config: PipelineConfig, run_id: str, results: chain.Results) -> None:
     """Let PPO begin only with a reward model that passes ``reward_model_card.gate``.
 
-    What it finds becomes the MLflow run's tag ``reward_model_gate``. It only warns where that is configured,
-    where PPO gives the reward model's score no weight, and where an earlier run brought no card.
+    What it finds becomes the MLflow run's tag ``reward_model_gate``. It only warns where that is
+    configured, where PPO gives the reward model's score no weight, and where an earlier run brought
+    no card.
 
     Raises:
         UserError: the reward model does not pass.
