@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
-from flows import access, plan, progress, servers
+from flows import access, benchmark_command, plan, progress, servers
 from flows.environment import prefect_folder, prepare
 from flows.profiles import PROFILES, merged, override, profile
 from stages.core.artifacts import data_root, write_atomically
@@ -50,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             up(console, options.host, options.prefect_port, options.mlflow_port)
         elif options.command == "gc":
             _clean_up(options, console)
+        elif options.command == "evaluate":
+            _use_standing_tracking()
+            benchmark_command.evaluate(options, console)
         elif options.command in ("deploy", "worker"):
             _serve(options, console)
         else:
@@ -113,10 +116,15 @@ def _run(options: argparse.Namespace, console: Console) -> None:
             progress.print_summary(console, reporter)
 
 
-def _clean_up(options: argparse.Namespace, console: Console) -> None:
+def _use_standing_tracking() -> None:
+    """Read and write the MLflow of ``rlhf up`` where that runs and the user names no other."""
     standing = servers.standing_servers()
     if standing and standing.tracking_uri and not os.environ.get("MLFLOW_TRACKING_URI"):
         os.environ["MLFLOW_TRACKING_URI"] = standing.tracking_uri
+
+
+def _clean_up(options: argparse.Namespace, console: Console) -> None:
+    _use_standing_tracking()
     gc = importlib.import_module("flows.gc")
     gc.clean_up(console, options.keep_runs, options.older_than, options.apply)
 
@@ -192,6 +200,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--fresh", action="store_true", help="make all stages again")
     help_earlier = "take the stages before --from from this MLflow run: name, id, or model@alias"
     run.add_argument("--earlier-run", default="", metavar="RUN", help=help_earlier)
+    benchmark_command.add_parser(commands)
     help_up = "start Prefect, MLflow, the deployments and the workers, and keep them running"
     up = commands.add_parser("up", help=help_up)
     help_host = "address to listen on (%(default)s); another one needs passwords: flows/README.md"

@@ -1,5 +1,6 @@
 """Which stages a configuration has, what each one needs, and the checks before anything runs."""
 
+import importlib.util
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -132,6 +133,16 @@ def check(config: PipelineConfig, stages: Sequence[str]) -> None:
         _check_benchmarks(config.benchmarks)
 
 
+def check_harness() -> None:
+    """Whether lm-evaluation-harness is installed; its version is checked by the stage.
+
+    Raises:
+        UserError: it is not.
+    """
+    if importlib.util.find_spec("lm_eval") is None:
+        raise UserError("the benchmarks need the package lm_eval: pip install 'rlhf-flows[eval]'")
+
+
 # ------------------------------------------------------------------------------------ helpers
 
 
@@ -197,6 +208,7 @@ def _check_evaluation(config: EvaluateConfig) -> None:
 
 
 def _check_benchmarks(config: BenchmarksConfig) -> None:
+    check_harness()
     if config.folder and not (find_file(config.folder) or Path("?")).is_dir():
         raise UserError(f"benchmarks.folder: {config.folder}: no such folder")
     if "perplexity" in config.suites and not config.perplexity_paths:

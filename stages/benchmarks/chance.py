@@ -1,6 +1,5 @@
 """What a task's figures are worth: what guessing and always giving one answer would reach."""
 
-import os.path
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -40,11 +39,10 @@ def baselines(task: Task, num_questions: int) -> Baselines:
         texts = [task.doc_to_target(doc) for _, doc in task.doc_iterator(limit=num_questions)]
         return Baselines({}, {}, sum(map(len, texts)), len(texts))
     questions = [
-        _question(task, number, doc)
-        for number, doc in task.doc_iterator(limit=num_questions)
+        _question(task, number, doc) for number, doc in task.doc_iterator(limit=num_questions)
     ]
     texts = [question.text for question in questions]
-    shared = len(os.path.commonprefix(texts)) * (len(texts) - 1)
+    shared = _shared_length(texts) * (len(texts) - 1)
     options = [choice for question in questions for choice in question.choices]
     num_characters = sum(map(len, texts)) - shared + sum(map(len, options))
     chance, majority = _levels(task, questions)
@@ -63,6 +61,13 @@ def _question(task: Task, number: int, doc: dict) -> _Question:
             f"record {number + 1}: its answer {target!r} is none of its {len(choices)} options"
         )
     return _Question(text, choices, int(target))
+
+
+def _shared_length(texts: Sequence[str]) -> int:
+    """Characters that all texts begin with."""
+    first, last = min(texts), max(texts)
+    differing = (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+    return next(differing, min(len(first), len(last)))
 
 
 def _levels(

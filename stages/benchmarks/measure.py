@@ -1,4 +1,4 @@
-"""Ask every model every task. What is finished is kept, so that a killed stage goes on from there."""
+"""Ask every model every task. What is finished is kept: a killed stage goes on from there."""
 
 import contextlib
 import gc
@@ -64,7 +64,8 @@ def measure(
                 if model is None:
                     base = inputs.bases.get(name)
                     place = base.locate() if base else None
-                    model = load_harness_model(artifact.locate(), place, compute)
+                    with quiet():
+                        model = load_harness_model(artifact.locate(), place, compute)
                 model.advance = _Advance(done, total, task, f"{name}: {task.name}")
                 result = ask(model, task, config)
                 write_atomically(kept, json.dumps(result))

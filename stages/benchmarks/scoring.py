@@ -75,9 +75,7 @@ class TreeScorer:
         groups = list(by_context.values())
         if not self.supports_trees:
             groups = [[index] for index in range(len(pairs))]
-        trees = [
-            grow(pairs[group[0]][0], [pairs[index][1] for index in group]) for group in groups
-        ]
+        trees = [grow(pairs[group[0]][0], [pairs[index][1] for index in group]) for group in groups]
         prefix = self._prefix(trees)
         scores = [0.0] * len(pairs)
         lengths = [len(tree.tokens) - len(prefix.tokens) for tree in trees]

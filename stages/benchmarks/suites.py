@@ -48,9 +48,7 @@ GLUE = (
     _glue("rte", "sentence1", "sentence2"),
     _glue("qqp", "question1", "question2"),
     _glue("mnli", "premise", "hypothesis", split="validation_matched"),
-    _glue(
-        "mnli_mismatch", "premise", "hypothesis", split="validation_mismatched", file="mismatch"
-    ),
+    _glue("mnli_mismatch", "premise", "hypothesis", split="validation_mismatched", file="mismatch"),
     _glue("qnli", "question", "sentence"),
     _glue("wnli", "sentence1", "sentence2"),
 )
