@@ -25,8 +25,8 @@ from stages.core.config import BenchmarksConfig, Compute
 from stages.core.contracts import BenchmarksInputs
 from stages.core.errors import UserError
 
-BOOTSTRAP_SAMPLES = 1000
-"""Resamples behind the standard error of the figures that have no formula for it (F1, MCC)."""
+HARNESS_RESAMPLES = 2
+"""The fewest that it takes. They are for F1 and MCC alone, whose standard errors are ours."""
 
 Answers = dict[str, Any]
 """What a model reached in one task: ``metrics`` (name to value and stderr), ``questions`` (each
@@ -90,7 +90,7 @@ def ask(model: HarnessModel, task: BenchmarkTask, config: BenchmarksConfig) -> A
                 lm=model,
                 task_dict={"tasks": {task.name: task.task}},
                 limit=task.num_questions,
-                bootstrap_iters=BOOTSTRAP_SAMPLES,
+                bootstrap_iters=HARNESS_RESAMPLES,
                 apply_chat_template=config.apply_chat_template,
                 fewshot_as_multiturn=True,
             )

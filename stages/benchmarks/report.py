@@ -19,7 +19,7 @@ MARKERS = ("s", "D", "o", "^", "v")
 SHADES = ("#9a9a9a", "#4d4d4d", "#000000", "#6e6e6e", "#2b2b2b")
 NOTES = (
     "± is one standard error; of a difference, that of the same questions answered by both models "
-    "(for F1 and MCC, as if they were different questions). Chance is what guessing reaches, all "
+    "(for CB's F1, as if they were different questions). Chance is what guessing reaches, all "
     "options being equally likely; majority what always giving the commonest answer does. GLUE and "
     "SuperGLUE: mean of each task's first metric (CoLA: MCC, others: accuracy). Perplexity: texts "
     "are cut into passages, each predicted without those before it. pct_stereotype is neutral at "

@@ -1,8 +1,9 @@
 """From answers to figures: rows of tasks and of suites, and the differences between models.
 
 Two models answer the same questions, so the standard error of their difference is that of the mean
-of the questions' differences: narrower than that of two independent figures. Figures that are no
-mean (F1, MCC) are compared as if independent, which errs on the wide side.
+of the questions' differences: narrower than that of two independent figures. Where a figure has no
+such parts (the F1 of three classes), the two are compared as if independent, which errs on the wide
+side.
 """
 
 import math
@@ -17,11 +18,14 @@ from lm_eval.api.metrics import (
     unweighted_mean_stderr,
 )
 
+from stages.benchmarks.classification import METRICS, bootstrap_stderr
 from stages.benchmarks.measure import Answers
 from stages.benchmarks.tasks import BenchmarkTask, Problem
 
 PERPLEXITIES = ("word_perplexity", "byte_perplexity")
 SUITE_AVERAGE = "average"
+SEED = 0
+"""Of the bootstrap."""
 Row = dict[str, Any]
 
 
@@ -87,6 +91,8 @@ def _task(task: BenchmarkTask, answers: Mapping[str, Mapping[str, Answers]]) -> 
     for model, item in of_models.items():
         if count := item.get("num_truncated"):
             notes.append(f"{model}: {count} prompts cut to the model's length")
+        if task.baselines.majority and len(_choices(item)) == 1 < task.num_questions:
+            notes.append(f"{model}: the same answer to every question")
     result = []
     for metric, is_better in task.task.higher_is_better().items():
         row = _row(task.suite, task.name, metric, task.num_questions)
@@ -105,9 +111,11 @@ def _task(task: BenchmarkTask, answers: Mapping[str, Mapping[str, Answers]]) -> 
                 if model not in failed:
                     row["problem"] = f"{model}: {metric} is not a number"
                 continue
-            parts = _influence(item["questions"][metric], metric)
-            stderr = figure["stderr"]
-            if stderr is None and parts is not None and len(parts) > 1:
+            questions = item["questions"][metric]
+            parts, stderr = _influence(questions, metric), figure["stderr"]
+            if isinstance(parts, list):
+                stderr = bootstrap_stderr(metric, parts, seed=SEED)
+            elif stderr is None and parts is not None and len(parts) > 1:
                 stderr = _stderr(parts)
             row["values"][model] = {"value": figure["value"], "stderr": stderr}
             row["parts"][model] = parts
@@ -115,15 +123,22 @@ def _task(task: BenchmarkTask, answers: Mapping[str, Mapping[str, Answers]]) -> 
     return result
 
 
-def _influence(questions: Sequence[Any], metric: str) -> np.ndarray | None:
+def _choices(item: Answers) -> set[int]:
+    """Which options the model took, by their numbers."""
+    return {int(np.argmax(values)) for values in item.get("logprobs", ())}
+
+
+def _influence(questions: Sequence[Any], metric: str) -> np.ndarray | list[Any] | None:
     """What each question adds to the figure, so that the standard error of the figure is that of
-    their mean; None where the figure has no such parts.
+    their mean; for F1 and MCC of two classes the right and the given answers; else None.
 
     For perplexities, which are functions of a ratio of sums over texts, the linear part (the delta
     method for ratio estimators).
     """
     if isinstance(questions[0], float):
         return np.array(questions)
+    if metric in METRICS and max(max(pair) for pair in questions) <= 1:
+        return list(questions)
     if metric not in (*PERPLEXITIES, "bits_per_byte"):
         return None
     logprobs, sizes = np.array(questions).T
@@ -215,6 +230,8 @@ def _difference_stderr(row: Row, later: str, earlier: str) -> float | None:
         errors = [_difference_stderr(item, later, earlier) for item in of_it]
         return _combined_stderr(errors, sizes, by_size)
     first, second = row["parts"][later], row["parts"][earlier]
+    if isinstance(first, list) and isinstance(second, list):
+        return bootstrap_stderr(row["metric"], first, second, seed=SEED)
     if first is not None and second is not None:
         return _stderr(first - second) if len(first) > 1 else None
     errors = [row["values"][name]["stderr"] for name in (later, earlier)]
