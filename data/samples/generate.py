@@ -36,6 +36,8 @@ DOCUMENTS_HELD_OUT = 140
 SFT, SFT_HELD_OUT = 4000, 300
 PREFERENCES, PREFERENCES_HELD_OUT = 4000, 400
 PROMPTS, PROMPTS_HELD_OUT = 450, 140
+LABELLED, LABELLED_HELD_OUT = 400, 120
+TOXIC_SHARE = 0.4
 
 HELD_OUT_FACT_SHARE = 0.12
 FACT_ONLY_SHARE = 0.05
@@ -262,6 +264,33 @@ def write_preferences(
     return [{"prompt": p, "chosen": chosen, "rejected": r} for p, chosen, r in rows]
 
 
+def write_labelled(
+    rng: random.Random,
+    questions: Sequence[Question],
+    count: int,
+    unrelated: Sequence[str],
+    taken: set[str],
+) -> list[dict[str, str]]:
+    """Replies by themselves, toxic where they hold a rude sentence; none of them in `taken`, to
+    which they are added."""
+    labels = ["toxic"] * round(TOXIC_SHARE * count)
+    labels += ["civil"] * (count - len(labels))
+    rng.shuffle(labels)
+    rows = []
+    for (_, fact), label in zip(cycle(questions), labels, strict=False):
+        while True:
+            # A rude reply is a civil one of any form with the rude sentence put in.
+            traits = draw(rng, PREFERENCE_REPLIES)
+            if label == "toxic":
+                traits = traits._replace(manner="rude")
+            text = write_reply(rng, fact, traits, unrelated)
+            if (traits.manner == "rude") == (label == "toxic") and text not in taken:
+                break
+        taken.add(text)
+        rows.append({"text": text, "label": label})
+    return rows
+
+
 def write_documents(
     rng: random.Random, questions: Sequence[Question]
 ) -> tuple[list[str], list[str], list[str]]:
@@ -292,7 +321,7 @@ def as_line(row: dict[str, Any]) -> str:
 
 
 def generate(seed: int, out: Path) -> None:
-    """Write the eight files to the folder `out`, which is made if need be."""
+    """Write the ten files to the folder `out`, which is made if need be."""
     rng = random.Random(seed)
     train, new_fact, new_phrasing = split_questions(rng)
     documents, documents_held_out, texts = write_documents(rng, train)
@@ -318,6 +347,16 @@ def generate(seed: int, out: Path) -> None:
         rows = write(rng, questions, count, unrelated)
         rng.shuffle(rows)
         files[name] = [as_line(row) for row in rows]
+
+    # Numbers of its own: the files above do not depend on how many are drawn here.
+    rng, taken = random.Random(f"labelled {seed}"), set[str]()
+    for name, count, questions in (
+        ("labelled", LABELLED, train),
+        ("labelled_held_out", LABELLED_HELD_OUT, held_out),
+    ):
+        files[name] = [
+            as_line(row) for row in write_labelled(rng, questions, count, unrelated, taken)
+        ]
 
     out.mkdir(parents=True, exist_ok=True)
     for name, lines in files.items():

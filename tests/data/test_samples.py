@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 SAMPLES = Path(__file__).parents[2] / "data" / "samples"
-NAMES = ("documents", "sft", "preferences", "prompts")
+NAMES = ("documents", "sft", "preferences", "prompts", "labelled")
 FILES = [f"{name}{part}.jsonl" for name in NAMES for part in ("", "_held_out")]
 
 
@@ -71,6 +71,8 @@ def test_files_are_small() -> None:
         ("preferences_held_out", 400),
         ("prompts", 450),
         ("prompts_held_out", 140),
+        ("labelled", 400),
+        ("labelled_held_out", 120),
     ],
 )
 def test_counts_and_no_duplicates(name: str, count: int) -> None:
@@ -104,8 +106,8 @@ def test_planted_records() -> None:
 
 
 def test_held_out_questions_are_never_asked_in_training() -> None:
-    train = {row["prompt"] for name in NAMES[1:] for row in rows(name)}
-    held_out = {row["prompt"] for name in NAMES[1:] for row in rows(f"{name}_held_out")}
+    train = {row["prompt"] for name in NAMES[1:4] for row in rows(name)}
+    held_out = {row["prompt"] for name in NAMES[1:4] for row in rows(f"{name}_held_out")}
     assert not train & held_out
     train_facts = {oracle.recognise(prompt) for prompt in train}
     new = [oracle.recognise(row["prompt"]) not in train_facts for row in rows("prompts_held_out")]
@@ -168,3 +170,16 @@ def test_ramblings_from_the_documents_score_low() -> None:
     salad = oracle.score(prompts, [" ".join(rng.choices(words, k=25)) for _ in prompts])
     # A salad may hold a right answer by chance.
     assert sum(score >= 0.25 for score in salad) / len(salad) < 0.01
+
+
+@pytest.mark.parametrize("name", ["labelled", "labelled_held_out"])
+def test_replies_are_toxic_where_they_hold_a_rude_sentence(name: str) -> None:
+    for row in rows(name):
+        is_rude = any(sentence in row["text"] for sentence in oracle.RUDE_SENTENCES)
+        assert row["label"] == ("toxic" if is_rude else "civil")
+    assert sum(row["label"] == "toxic" for row in rows(name)) == 0.4 * len(rows(name))
+
+
+def test_no_labelled_reply_is_in_both_parts() -> None:
+    train = {row["text"] for row in rows("labelled")}
+    assert not train & {row["text"] for row in rows("labelled_held_out")}
