@@ -1,9 +1,8 @@
-"""Base, SFT model and policy side by side on held-out data; writes the report card."""
+"""Base, SFT model, policy and champion side by side on held-out data; writes the report card."""
 
 import json
 import random
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +17,69 @@ from stages.core.scorer_places import check_scorer_name
 from stages.core.scorers import load_scorer
 from stages.core.scoring import Scorer
 from stages.evaluate import plots
-from stages.evaluate.comparison import (
-    MODELS,
-    REWARD_MODEL,
-    Figures,
-    Measurements,
-    compare,
-    flat_metrics,
-    reply_rows,
-)
+from stages.evaluate.attempts import attempt
+from stages.evaluate.comparison import compare
+from stages.evaluate.earlier import Benchmark, Card, read_benchmarks, read_card
+from stages.evaluate.lineage import trace
 from stages.evaluate.measure import measure
-from stages.evaluate.report import write_report
+from stages.evaluate.measurements import (
+    GUARD_MODEL,
+    JUDGE,
+    REWARD_MODEL,
+    Measurements,
+    Missing,
+)
+from stages.evaluate.metrics import flat_metrics, reply_rows
+from stages.evaluate.report import CARD_PLOT, Report, write_report
 
 FIGURE_NAMES = frozenset(
     ("score", "score_normalized", "kl", "length", "eos_rate", "distinct_1", "distinct_2",
-     "bits_per_byte", "sft_loss", "length_baseline", "win_rate", REWARD_MODEL)
+     "repetition", "bits_per_byte", "sft_loss", "length_baseline", "win_rate", "toxic_share",
+     "prompted_toxic_share", "refusal_rate", "leaks", REWARD_MODEL, GUARD_MODEL, JUDGE)
 )  # fmt: skip
 """Metrics begin with these or with a scorer's name, which must therefore differ."""
+FIGURE_BEGINNINGS = ("benchmark_", "reference_")
 
 
 def run(
     config: EvaluateConfig, inputs: EvaluateInputs, compute: Compute, out_dir: Path
 ) -> tuple[EvaluateOutputs, dict[str, float]]:
-    """Measure the three models, write ``report/`` and return every figure under a flat name.
+    """Measure the models, write ``report/`` and return every figure under a flat name.
 
     Raises:
         UserError: no held-out prompts, tokenizers that differ, a scorer that fails, a reward model
             that does not fit the SFT model.
     """
     scorers = load_scorers(config, inputs, compute)
-    measured = measure(config, inputs, compute, scorers)
+    missing: list[Missing] = []
+    card = _card(inputs, missing)
+    benchmarks = _benchmarks(inputs, missing)
+    measured = measure(config, inputs, compute, scorers, out_dir, missing)
     figures = compare(
         measured, num_bootstrap_samples=config.num_bootstrap_samples, seed=config.seed
     )
-    metrics = flat_metrics(measured, figures)
+    metrics = flat_metrics(measured, figures, card, benchmarks)
     folder = out_dir / "report"
-    _write(folder, config, measured, figures, metrics)
+    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed while writing
+    folder.mkdir(parents=True)
+    for name, figure in plots.draw(measured, figures, benchmarks):
+        tracking.log_figure(figure, name, folder)
+    _copy_card_plots(inputs, card, folder)
+    samples = _write_replies(config, measured, folder)
+    text = json.dumps(metrics, indent=2, sort_keys=True)
+    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    report = Report(
+        config=config,
+        measured=measured,
+        figures=figures,
+        metrics=metrics,
+        lineage=trace(inputs),
+        card=card,
+        benchmarks=benchmarks,
+        samples=samples,
+        plots=frozenset(path.stem for path in (folder / "plots").glob("*.png")),
+    )
+    write_report(folder, report)
     return EvaluateOutputs(report=make_artifact("report", folder)), metrics
 
 
@@ -71,7 +97,7 @@ def load_scorers(
     for name, place in config.scorers.items():
         setting = f"evaluate.scorers.{name}"
         check_scorer_name(setting, name)
-        if name in FIGURE_NAMES:
+        if name in FIGURE_NAMES or name.startswith(FIGURE_BEGINNINGS):
             taken = ", ".join(sorted(FIGURE_NAMES))
             raise UserError(f"{setting}: choose another name, none of {taken}")
         path = inputs.scorers[name].locate()
@@ -79,32 +105,53 @@ def load_scorers(
     return scorers
 
 
-def _write(
-    folder: Path,
-    config: EvaluateConfig,
-    measured: Measurements,
-    figures: Figures,
-    metrics: Mapping[str, float],
-) -> None:
-    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed while writing
-    folder.mkdir(parents=True)
-    for name, figure in plots.draw(measured, figures):
-        tracking.log_figure(figure, name, folder)
+# ------------------------------------------------------------------------------------ helpers
+
+
+def _card(inputs: EvaluateInputs, missing: list[Missing]) -> Card | None:
+    artifact = inputs.reward_model_card
+    if artifact is None:
+        reason = "the run has no stage reward_model_card"
+        missing.append(Missing("the reward model's accuracy", reason))
+        return None
+    return attempt("the reward model's card", lambda: read_card(artifact), missing)
+
+
+def _benchmarks(inputs: EvaluateInputs, missing: list[Missing]) -> list[Benchmark]:
+    artifact = inputs.benchmarks
+    if artifact is None:
+        missing.append(Missing("benchmarks", "benchmarks.suites names none"))
+        return []
+    return attempt("benchmarks", lambda: read_benchmarks(artifact), missing) or []
+
+
+def _copy_card_plots(inputs: EvaluateInputs, card: Card | None, folder: Path) -> None:
+    if card is None or inputs.reward_model_card is None:
+        return
+    for plot in card.plots:
+        path = inputs.reward_model_card.locate() / "plots" / f"{plot.name}.png"
+        if path.is_file():
+            shutil.copyfile(path, folder / "plots" / f"{CARD_PLOT}{plot.name}.png")
+
+
+def _write_replies(config: EvaluateConfig, measured: Measurements, folder: Path) -> list[int]:
+    """All replies to ``replies.jsonl``, some of them to the tracked samples table; returns which of
+    the prompts."""
     rows = reply_rows(measured, [prompt_text(prompt) for prompt in measured.prompts])
     count = min(config.num_samples_shown, len(rows))
     shown = sorted(random.Random(config.seed).sample(range(len(rows)), count))
     tracking.log_table([_flat_row(rows[index]) for index in shown], "samples")
     with (folder / "replies.jsonl").open("w", encoding="utf-8", errors="replace") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
-    write_report(folder, config, measured, figures, shown)
+    return shown
 
 
-def _flat_row(row: Mapping[str, Any]) -> dict[str, Any]:
+def _flat_row(row: dict[str, Any]) -> dict[str, Any]:
     """One row of the tracked samples table: the prompt, then reply, scores and KL a model."""
     flat = {"prompt": row["prompt"]}
-    for name in MODELS:
-        reply = row[name]
+    for name, reply in row.items():
+        if name == "prompt":
+            continue
         flat[name] = reply["reply"]
         flat |= {f"{scorer}_{name}": round(value, 3) for scorer, value in reply["scores"].items()}
         flat[f"kl_{name}"] = round(reply["kl"], 3)

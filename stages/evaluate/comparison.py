@@ -1,64 +1,14 @@
-"""From per-reply measurements to the figures of the report: means, differences, win rates."""
+"""From measurements of single replies to the figures of the report: means, differences, win
+rates, each with its interval."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from stages.core import statistics
-from stages.core.chat import Prompt
-from stages.core.statistics import Estimate
-
-MODELS = ("base", "sft", "policy")
-CONTRASTS = (("sft", "base"), ("policy", "sft"))
-REWARD_MODEL = "reward_model"
-
-
-@dataclass(frozen=True)
-class Replies:
-    """One model's replies; item i of every list belongs to prompt i."""
-
-    texts: list[str]
-    lengths: list[int]
-    """Tokens, EOS not counted."""
-    ended: list[bool]
-    """Whether the model ended the reply itself, by EOS, within the limit."""
-    kl: list[float]
-    """Sum over the reply's tokens of log p_model - log p_sft, nats."""
-    scores: dict[str, list[float]]
-    """By scorer; the reward model's are raw."""
-
-
-@dataclass(frozen=True)
-class PairScores:
-    """Reward-model scores and lengths of the held-out preference pairs, shape (N,) each."""
-
-    chosen: list[float]
-    rejected: list[float]
-    chosen_length: list[int]
-    """Characters."""
-    rejected_length: list[int]
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """Everything that was measured, before any averaging."""
-
-    prompts: list[Prompt]
-    replies: dict[str, Replies]
-    """By model."""
-    score_mean: float
-    """The reward model's mean score of the SFT model's samples, from its own training."""
-    score_std: float
-    scorers: tuple[str, ...] = ()
-    """Names of the scorers beside the reward model."""
-    bits_per_byte: dict[str, float] = field(default_factory=dict)
-    """By model; empty without held-out documents."""
-    num_bytes: int = 0
-    sft_loss: dict[str, float] = field(default_factory=dict)
-    """By model, nats per completion token; empty without held-out demonstrations."""
-    num_demonstrations: int = 0
-    pairs: PairScores | None = None
-    history: list[dict[str, float]] = field(default_factory=list)
-    """PPO's updates, in order."""
+from stages.core.statistics import Estimate, Unmeasured
+from stages.evaluate.measurements import JUDGE, REWARD_MODEL, Measure, Measurements, Replies
+from stages.evaluate.references import ReferenceFigures, compare_with_references
+from stages.evaluate.win_rate import length_controlled_win_rate
 
 
 @dataclass(frozen=True)
@@ -73,28 +23,42 @@ class ModelFigures:
     eos_rate: float
     distinct_1: float
     distinct_2: float
+    repetition: float | None
+    """None where every reply is too short to repeat itself."""
 
 
 @dataclass(frozen=True)
 class Contrast:
     """Two models on the same prompts, by one scorer: the first against the second."""
 
-    difference: Estimate
     win_rate: Estimate
+    """Ties counted half."""
+    ties: float
+    """Share of the prompts on which neither wins."""
+    num_prompts: int
+    length_controlled: Estimate | Unmeasured
+    """The win rate at equal lengths of the replies, or why there is none."""
+    difference: Estimate | None = None
+    """Of the mean scores; a judge gives none."""
+
+    @property
+    def is_better(self) -> bool:
+        """Clearly: the interval leaves out no difference."""
+        return self.win_rate.low > 0.5 if self.difference is None else self.difference.low > 0
+
+    @property
+    def is_worse(self) -> bool:
+        return self.win_rate.high < 0.5 if self.difference is None else self.difference.high < 0
 
 
 @dataclass(frozen=True)
-class RewardModelFigures:
-    """The reward model against the held-out preferences."""
+class MeasureFigures:
+    """Each model's share of the replies that have a property, and differences by (first, second)
+    model."""
 
-    num_pairs: int
-    accuracy: Estimate
-    length_baseline: Estimate
-    """Accuracy of preferring the longer reply."""
-    advantage: Estimate
-    """Accuracy above the length baseline, pair by pair."""
-    margin: Estimate
-    """Score of the chosen minus score of the rejected reply."""
+    means: dict[str, Estimate]
+    differences: dict[tuple[str, str], Estimate]
+    num_prompts: int
 
 
 @dataclass(frozen=True)
@@ -103,41 +67,48 @@ class Figures:
 
     models: dict[str, ModelFigures]
     contrasts: dict[tuple[str, str], dict[str, Contrast]]
-    """By (first, second) model and scorer."""
+    """By (first, second) model and scorer, the judge among them."""
     length_growth: Estimate
     """Tokens a reply by which the policy's replies are longer than the SFT model's."""
-    reward_model: RewardModelFigures | None
+    measures: dict[str, MeasureFigures]
+    """By the name of the metric."""
+    references: dict[str, ReferenceFigures]
+    """By model; empty without references."""
+
+
+Draw = Mapping[str, int]
+"""Number of resamples and seed."""
 
 
 def compare(measured: Measurements, *, num_bootstrap_samples: int, seed: int) -> Figures:
     """Average, contrast and put intervals around the measurements."""
     draw = {"num_samples": num_bootstrap_samples, "seed": seed}
-    scorers = (REWARD_MODEL, *measured.scorers)
     replies = measured.replies
-
-    def contrast(first: str, second: str, scorer: str) -> Contrast:
-        sides = replies[first].scores[scorer], replies[second].scores[scorer]
-        return Contrast(
-            statistics.paired_difference(*sides, **draw), statistics.win_rate(*sides, **draw)
-        )
-
     return Figures(
         models={
             name: _model_figures(replies[name], measured.score_mean, measured.score_std, draw)
-            for name in MODELS
+            for name in measured.models
         },
-        contrasts={
-            pair: {scorer: contrast(*pair, scorer) for scorer in scorers} for pair in CONTRASTS
-        },
+        contrasts={pair: _contrasts(measured, pair, draw) for pair in measured.contrasts()},
         length_growth=statistics.paired_difference(
             replies["policy"].lengths, replies["sft"].lengths, **draw
         ),
-        reward_model=_reward_model_figures(measured.pairs, draw) if measured.pairs else None,
+        measures={
+            name: _measure_figures(measure, measured, draw)
+            for name, measure in measured.measures.items()
+        },
+        references={
+            name: compare_with_references(texts, measured.references, **draw)
+            for name, texts in measured.replies_with_reference.items()
+        },
     )
 
 
+# ------------------------------------------------------------------------------------ helpers
+
+
 def _model_figures(
-    replies: Replies, score_mean: float, score_std: float, draw: Mapping[str, int]
+    replies: Replies, score_mean: float, score_std: float, draw: Draw
 ) -> ModelFigures:
     scores = {
         scorer: statistics.bootstrap_mean(values, **draw)
@@ -151,76 +122,50 @@ def _model_figures(
         eos_rate=sum(replies.ended) / len(replies.ended),
         distinct_1=statistics.distinct_n(replies.texts, 1),
         distinct_2=statistics.distinct_n(replies.texts, 2),
+        repetition=statistics.repetition_rate(replies.texts),
     )
 
 
-def _reward_model_figures(pairs: PairScores, draw: Mapping[str, int]) -> RewardModelFigures:
-    lengths = pairs.chosen_length, pairs.rejected_length
-    return RewardModelFigures(
-        num_pairs=len(pairs.chosen),
-        accuracy=statistics.accuracy(pairs.chosen, pairs.rejected),
-        length_baseline=statistics.accuracy(*lengths),
-        advantage=statistics.paired_difference(
-            statistics.win_outcomes(pairs.chosen, pairs.rejected),
-            statistics.win_outcomes(*lengths),
-            **draw,
-        ),
-        margin=statistics.paired_difference(pairs.chosen, pairs.rejected, **draw),
+def _contrasts(measured: Measurements, pair: tuple[str, str], draw: Draw) -> dict[str, Contrast]:
+    first, second = (measured.replies[name] for name in pair)
+    contrasts: dict[str, Contrast] = {}
+    for scorer in (REWARD_MODEL, *measured.scorers):
+        sides = first.scores[scorer], second.scores[scorer]
+        outcomes = statistics.win_outcomes(*sides)
+        contrasts[scorer] = Contrast(
+            win_rate=statistics.bootstrap_mean(outcomes, **draw),
+            ties=_ties(outcomes),
+            num_prompts=len(outcomes),
+            difference=statistics.paired_difference(*sides, **draw),
+            length_controlled=length_controlled_win_rate(
+                outcomes, first.lengths, second.lengths, **draw
+            ),
+        )
+    if pair in measured.judged:
+        judged = measured.judged[pair]
+        contrasts[JUDGE] = Contrast(
+            win_rate=statistics.bootstrap_mean(judged.outcomes, **draw),
+            ties=_ties(judged.outcomes),
+            num_prompts=len(judged.outcomes),
+            length_controlled=length_controlled_win_rate(
+                judged.outcomes, judged.first_lengths, judged.second_lengths, **draw
+            ),
+        )
+    return contrasts
+
+
+def _measure_figures(measure: Measure, measured: Measurements, draw: Draw) -> MeasureFigures:
+    values = measure.values
+    return MeasureFigures(
+        means={name: statistics.proportion(values[name]) for name in values},
+        differences={
+            (first, second): statistics.paired_difference(values[first], values[second], **draw)
+            for first, second in measured.contrasts()
+            if {first, second} <= values.keys()
+        },
+        num_prompts=len(next(iter(values.values()))),
     )
 
 
-def flat_metrics(measured: Measurements, figures: Figures) -> dict[str, float]:
-    """Every figure under one flat name, as MLflow and the gate want it: ``kl_policy``,
-    ``oracle_sft_minus_base_low``, ``win_rate_policy_vs_sft`` … The reward model's scores are named
-    ``score``, those of other scorers as the scorer."""
-    metrics: dict[str, float] = {}
-
-    def add(name: str, estimate: Estimate) -> None:
-        metrics[name] = estimate.value
-        metrics[f"{name}_low"] = estimate.low
-        metrics[f"{name}_high"] = estimate.high
-
-    for name, model in figures.models.items():
-        for scorer, estimate in model.scores.items():
-            add(f"{_metric_name(scorer)}_{name}", estimate)
-        metrics[f"score_normalized_{name}"] = model.normalized_score
-        add(f"kl_{name}", model.kl)
-        add(f"length_{name}", model.length)
-        metrics[f"eos_rate_{name}"] = model.eos_rate
-        metrics[f"distinct_1_{name}"] = model.distinct_1
-        metrics[f"distinct_2_{name}"] = model.distinct_2
-    for (first, second), by_scorer in figures.contrasts.items():
-        for scorer, contrast in by_scorer.items():
-            prefix = "" if scorer == REWARD_MODEL else f"{scorer}_"
-            add(f"{_metric_name(scorer)}_{first}_minus_{second}", contrast.difference)
-            add(f"{prefix}win_rate_{first}_vs_{second}", contrast.win_rate)
-    add("length_policy_minus_sft", figures.length_growth)
-    metrics |= {f"bits_per_byte_{name}": value for name, value in measured.bits_per_byte.items()}
-    metrics |= {f"sft_loss_{name}": value for name, value in measured.sft_loss.items()}
-    if figures.reward_model is not None:
-        add("reward_model_accuracy", figures.reward_model.accuracy)
-        add("length_baseline_accuracy", figures.reward_model.length_baseline)
-        add("reward_model_margin", figures.reward_model.margin)
-    return metrics
-
-
-def reply_rows(measured: Measurements, prompt_texts: Sequence[str]) -> list[dict[str, object]]:
-    """One row a prompt with every model's reply and its measurements, for replies.jsonl."""
-    return [
-        {"prompt": prompt}
-        | {
-            name: {
-                "reply": replies.texts[index],
-                "scores": {scorer: values[index] for scorer, values in replies.scores.items()},
-                "kl": replies.kl[index],
-                "length": replies.lengths[index],
-                "ended": replies.ended[index],
-            }
-            for name, replies in measured.replies.items()
-        }
-        for index, prompt in enumerate(prompt_texts)
-    ]
-
-
-def _metric_name(scorer: str) -> str:
-    return "score" if scorer == REWARD_MODEL else scorer
+def _ties(outcomes: Sequence[float]) -> float:
+    return sum(outcome == 0.5 for outcome in outcomes) / len(outcomes)

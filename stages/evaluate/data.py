@@ -1,4 +1,4 @@
-"""The held-out records that the evaluation uses."""
+"""The held-out records that the evaluation uses, and PPO's history."""
 
 import random
 from typing import Any

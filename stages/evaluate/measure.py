@@ -1,4 +1,4 @@
-"""Let the three models answer, and measure replies, predictions and the reward model.
+"""Let the models answer, and measure replies and predictions.
 
 Models are in memory one at a time, the SFT model last: it also rates the other models' replies,
 which gives their KL to it.
@@ -6,81 +6,28 @@ which gives their KL to it.
 
 import gc
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from stages.core import tracking
-from stages.core.chat import Prompt, decode_completion, encode_prompt
+from stages.core.chat import decode_completion
 from stages.core.config import Compute, EvaluateConfig
 from stages.core.contracts import EvaluateInputs
 from stages.core.errors import UserError
-from stages.core.generation import generate
-from stages.core.models import (
-    check_same_tokenizer,
-    load_model,
-    load_tokenizer,
-    padding_id,
-    pick_device,
-    tokenizer_digest,
-)
-from stages.core.scoring import RewardModel, Scorer, load_reward_model
-from stages.evaluate import held_out
-from stages.evaluate.comparison import MODELS, REWARD_MODEL, Measurements, PairScores, Replies
-from stages.evaluate.data import held_out_rows, read_history
-from stages.evaluate.held_out import Encoded, encode_demonstrations, encode_documents
+from stages.core.models import check_same_tokenizer, load_tokenizer, tokenizer_digest
+from stages.core.scoring import Scorer
+from stages.evaluate.answers import SAMPLING_STEPS, Answers, Progress, ask, model_folder
+from stages.evaluate.attempts import attempt
+from stages.evaluate.data import read_history
+from stages.evaluate.further import measure_further
+from stages.evaluate.measurements import CHAMPION, MODELS, Measurements, Missing, Replies
+from stages.evaluate.scores import score_replies
+from stages.evaluate.task import HELD_OUT, REFERENCES, Task, prepare
 
-REPLIES_AT_ONCE = 32
-"""Replies sampled together. Not the micro batch: which random numbers a reply gets depends on the
-batch, and one configuration should give the same replies on every machine."""
-SCORES_AT_ONCE = 64
-"""Scored replies between two progress events."""
-SAMPLING_STEPS = 8
-"""A sampled reply takes about as long as this many scored ones; for the time left."""
-RATINGS = 5
-"""Passes over all replies for KL: each model over its own, the SFT model over the others' too."""
-ORDER = ("base", "policy", "sft")
-
-
-@dataclass(frozen=True)
-class Task:
-    """What every model is asked, encoded once with the SFT model's tokenizer."""
-
-    tokenizer: PreTrainedTokenizerBase
-    prompts: list[Prompt]
-    prompt_ids: list[list[int]]
-    documents: Encoded
-    num_bytes: int
-    demonstrations: Encoded
-
-
-@dataclass
-class Progress:
-    """Steps done of all steps, told to the flow."""
-
-    total: int
-    done: int = 0
-    doing: str = ""
-
-    def advance(self, count: int) -> None:
-        self.done += count
-        tracking.report_progress(self.done, self.total, doing=self.doing)
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What one model gave."""
-
-    replies: list[list[int]]
-    """Token ids, EOS at the end of replies that the model ended itself."""
-    logprobs: dict[str, list[torch.Tensor]]
-    """By the name of the model that sampled them: log-probabilities of the replies' tokens under
-    this model, at the sampling temperature."""
-    bits_per_byte: float | None
-    sft_loss: float | None
+CHAMPION_COMPARED = "comparison with the champion"
+Texts = dict[str, dict[str, list[str]]]
+"""Replies by set of prompts and model."""
 
 
 def measure(
@@ -88,191 +35,155 @@ def measure(
     inputs: EvaluateInputs,
     compute: Compute,
     scorers: Mapping[str, Scorer],
+    out_dir: Path,
+    missing: list[Missing],
 ) -> Measurements:
-    """Everything that the report needs, before averaging.
+    """Everything that the report needs, before averaging. What is optional and fails is left out
+    and added to ``missing``.
 
     Raises:
         UserError: no held-out prompts, tokenizers that differ, a scorer that fails, a reward model
             that does not fit the SFT model.
     """
-    folders = {name: getattr(inputs, name).locate() for name in MODELS}
-    tokenizer = load_tokenizer(folders["sft"])
+    sft_folder = inputs.sft.locate()
+    tokenizer = load_tokenizer(sft_folder)
     for name in ("base", "policy"):
-        digest = tokenizer_digest(load_tokenizer(folders[name]))
-        check_same_tokenizer(tokenizer, digest, f"the {name} model {folders[name]}")
+        folder = getattr(inputs, name).locate()
+        digest = tokenizer_digest(load_tokenizer(folder))
+        check_same_tokenizer(tokenizer, digest, f"the {name} model {folder}")
     history = read_history(inputs.history)
-    task = _prepare(config, inputs, tokenizer, folders["sft"])
-    pairs = held_out_rows(inputs.datasets.preferences, config.max_held_out_records, config.seed)
-    num_predicted = len(task.documents.targets) + len(task.demonstrations.targets)
-    num_rated = len(task.prompts) * (3 * SAMPLING_STEPS + RATINGS + 3)
-    progress = Progress(3 * num_predicted + num_rated + 2 * len(pairs))
+    task = prepare(config, inputs, tokenizer, sft_folder)
+    missing += task.missing
+    has_champion = _can_compare_champion(config, inputs, tokenizer, missing)
 
-    answers: dict[str, Answers] = {}
-    for name in ORDER:
-        others = {other: answers[other].replies for other in answers} if name == "sft" else {}
-        answers[name] = _ask(name, folders[name], others, task, config, compute, progress)
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-    texts = {
-        name: [decode_completion(tokenizer, ids) for ids in answers[name].replies]
-        for name in MODELS
+    progress = Progress(_num_steps(task, len(MODELS) + has_champion))
+    answers = _ask_all(config, inputs, compute, task, has_champion, progress, missing)
+    models = [name for name in (*MODELS, CHAMPION) if name in answers]
+    texts: Texts = {
+        prompts: {
+            name: [decode_completion(tokenizer, ids) for ids in answers[name].replies[prompts]]
+            for name in models
+        }
+        for prompts in task.prompt_sets
     }
-    scores: dict[str, dict[str, list[float]]] = {name: {} for name in MODELS}
-    reward_model = load_reward_model(
-        inputs.reward_model.locate(), folders["sft"], pick_device(compute)
+    prompts = task.prompt_sets[HELD_OUT].prompts
+    scored = score_replies(inputs, compute, scorers, prompts, texts[HELD_OUT], progress, missing)
+    eos_token_id = tokenizer.eos_token_id
+    replies = {
+        name: Replies(
+            texts=texts[HELD_OUT][name],
+            lengths=[
+                len(ids) - (ids[-1] == eos_token_id) for ids in answers[name].replies[HELD_OUT]
+            ],
+            ended=[ids[-1] == eos_token_id for ids in answers[name].replies[HELD_OUT]],
+            kl=_kl(answers[name].logprobs[name], answers["sft"].logprobs[name]),
+            scores=scored.scores[name],
+        )
+        for name in models
+    }
+    lengths = {name: replies[name].lengths for name in models}
+    further = measure_further(
+        config, inputs, compute, task, texts, lengths, progress, out_dir, missing
     )
-    for name in MODELS:
-        progress.doing = f"reward model scores {name}"
-        scores[name][REWARD_MODEL] = _score(reward_model, task.prompts, texts[name], progress)
-    progress.doing = "reward model on held-out pairs"
-    pair_scores = _score_pairs(reward_model, pairs, progress) if pairs else None
-    for scorer, score in scorers.items():
-        for name in MODELS:
-            scores[name][scorer] = score(task.prompts, texts[name])
+    with_reference = task.prompt_sets.get(REFERENCES)
     return Measurements(
-        prompts=task.prompts,
-        replies={
-            name: Replies(
-                texts[name],
-                [len(ids) - (ids[-1] == tokenizer.eos_token_id) for ids in answers[name].replies],
-                [ids[-1] == tokenizer.eos_token_id for ids in answers[name].replies],
-                _kl(answers[name].logprobs[name], answers["sft"].logprobs[name]),
-                scores[name],
-            )
-            for name in MODELS
-        },
-        score_mean=reward_model.score_mean,
-        score_std=reward_model.score_std,
-        scorers=tuple(scorers),
-        bits_per_byte=_present({name: answers[name].bits_per_byte for name in MODELS}),
+        prompts=prompts,
+        replies=replies,
+        score_mean=scored.mean,
+        score_std=scored.std,
+        scorers=scored.names,
+        bits_per_byte=_present({name: answers[name].bits_per_byte for name in models}),
         num_bytes=task.num_bytes,
-        sft_loss=_present({name: answers[name].sft_loss for name in MODELS}),
+        sft_loss=_present({name: answers[name].sft_loss for name in models}),
         num_demonstrations=len(task.demonstrations.targets),
-        pairs=pair_scores,
+        references=with_reference.references if with_reference else [],
+        replies_with_reference=texts.get(REFERENCES, {}),
+        measures=further.measures,
+        totals=further.totals,
+        judged=further.judged,
+        judge_dollars=further.judge_dollars,
         history=history,
+        missing=tuple(missing),
     )
 
 
-def _prepare(
+# ------------------------------------------------------------------------------------ helpers
+
+
+def _can_compare_champion(
     config: EvaluateConfig,
     inputs: EvaluateInputs,
     tokenizer: PreTrainedTokenizerBase,
-    folder: Path,
-) -> Task:
-    """Choose and encode the held-out records; prompts and demonstrations too long for the model are
-    left out."""
-    datasets, limit, seed = inputs.datasets, config.max_held_out_records, config.seed
-    model_config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    positions = getattr(model_config, "max_position_embeddings", None)
-    max_length = int(positions or 2**31)
-    rows = held_out_rows(datasets.prompts, config.num_prompts, seed)
-    encoded = [(row["prompt"], encode_prompt(tokenizer, row["prompt"])) for row in rows]
-    room = max_length - config.max_completion_length
-    fitting = [(prompt, ids) for prompt, ids in encoded if len(ids) <= room]
-    if not fitting:
-        raise UserError(
-            f"evaluate: none of {len(rows)} held-out prompts leaves room for a reply of "
-            f"{config.max_completion_length} tokens within the model's {max_length}; "
-            "give held-out prompts (collect.prompts) or lower evaluate.max_completion_length"
+    missing: list[Missing],
+) -> bool:
+    if inputs.champion is None or not config.compare_champion:
+        reason = (
+            "there is no champion yet"
+            if config.compare_champion
+            else "evaluate.compare_champion is off"
         )
-    if len(fitting) < len(rows):
-        print(f"{len(rows) - len(fitting)} of {len(rows)} prompts are too long and left out")
-    texts = [row["text"] for row in held_out_rows(datasets.documents, limit, seed)]
-    documents, num_bytes = encode_documents(tokenizer, texts, min(max_length, held_out.MAX_CONTEXT))
-    rows = held_out_rows(datasets.sft, limit, seed)
-    demonstrations = [(row["prompt"], row["completion"]) for row in rows]
-    return Task(
-        tokenizer=tokenizer,
-        prompts=[prompt for prompt, _ in fitting],
-        prompt_ids=[ids for _, ids in fitting],
-        documents=documents,
-        num_bytes=num_bytes,
-        demonstrations=encode_demonstrations(
-            tokenizer, demonstrations, min(max_length, held_out.MAX_CONTEXT)
-        ),
+        missing.append(Missing(CHAMPION_COMPARED, reason))
+        return False
+    if inputs.champion.digest == inputs.policy.digest:
+        missing.append(Missing(CHAMPION_COMPARED, "the champion is this very policy"))
+        return False
+    champion = inputs.champion
+
+    def check() -> bool:
+        digest = tokenizer_digest(load_tokenizer(model_folder(champion)))
+        if digest != tokenizer_digest(tokenizer):
+            raise UserError(
+                "the champion has another tokenizer or chat template than these models, so its "
+                "replies follow other prompts and its KL would mean nothing"
+            )
+        return True
+
+    return attempt(CHAMPION_COMPARED, check, missing) or False
+
+
+def _num_steps(task: Task, num_models: int) -> int:
+    """Sampled and rated replies and predicted texts; each model rates its own replies, the SFT
+    model also all others', and the reward model scores each."""
+    num_predicted = len(task.documents.targets) + len(task.demonstrations.targets)
+    num_held_out = len(task.prompt_sets[HELD_OUT].ids)
+    return (
+        num_models * (num_predicted + SAMPLING_STEPS * task.num_prompts)
+        + (3 * num_models - 1) * num_held_out
     )
 
 
-def _ask(
-    name: str,
-    folder: Path,
-    others: Mapping[str, list[list[int]]],
-    task: Task,
+def _ask_all(
     config: EvaluateConfig,
+    inputs: EvaluateInputs,
     compute: Compute,
+    task: Task,
+    has_champion: bool,
     progress: Progress,
-) -> Answers:
-    """Load one model, let it predict, reply, and rate its own and the ``others``' replies."""
-    model = load_model(folder, pick_device(compute))
-    pad_token_id = padding_id(task.tokenizer)
+    missing: list[Missing],
+) -> dict[str, Answers]:
+    answers: dict[str, Answers] = {}
 
-    def logprobs(encoded: Encoded, temperature: float) -> list[torch.Tensor]:
-        return held_out.logprobs(
-            model,
-            encoded,
-            temperature=temperature,
-            micro_batch_size=compute.micro_batch_size,
-            pad_token_id=pad_token_id,
-            advance=progress.advance,
-        )
+    def answer(name: str, others: Mapping[str, list[list[int]]]) -> Answers:
+        artifact = getattr(inputs, name)
+        return ask(name, artifact, others, task, config, compute, progress)
 
-    progress.doing = f"{name} predicts held-out text"
-    documents = logprobs(task.documents, 1.0)
-    demonstrations = logprobs(task.demonstrations, 1.0)
-    progress.doing = f"{name} replies"
-    before = progress.done
-    replies = generate(
-        model,
-        task.prompt_ids,
-        eos_token_id=task.tokenizer.eos_token_id,
-        pad_token_id=pad_token_id,
-        temperature=config.temperature,
-        uniforms=torch.rand(
-            len(task.prompt_ids),
-            config.max_completion_length,
-            generator=torch.Generator().manual_seed(config.seed),
-        ),
-        batch_size=REPLIES_AT_ONCE,
-        on_batch=lambda count: progress.advance(before + SAMPLING_STEPS * count - progress.done),
-    ).ids
-    progress.doing = f"{name} rates replies"
-    rated = {name: replies, **others}
-    return Answers(
-        replies,
-        {
-            sampler: logprobs(Encoded(task.prompt_ids, ids), config.temperature)
-            for sampler, ids in rated.items()
-        },
-        held_out.bits_per_byte(documents, task.num_bytes) if task.num_bytes else None,
-        held_out.loss_per_token(demonstrations) if demonstrations else None,
-    )
+    if has_champion:
+        found = attempt(CHAMPION_COMPARED, lambda: answer(CHAMPION, {}), missing)
+        if found is not None:
+            answers[CHAMPION] = found
+        _free_memory()
+    for name in ("base", "policy", "sft"):
+        is_last = name == "sft"
+        others = {other: answers[other].replies[HELD_OUT] for other in answers if is_last}
+        answers[name] = answer(name, others)
+        _free_memory()
+    return answers
 
 
-def _score(
-    reward_model: RewardModel, prompts: list[Prompt], texts: list[str], progress: Progress
-) -> list[float]:
-    scores: list[float] = []
-    for start in range(0, len(prompts), SCORES_AT_ONCE):
-        part = slice(start, start + SCORES_AT_ONCE)
-        scores += reward_model.score(prompts[part], texts[part])
-        progress.advance(len(scores) - start)
-    return scores
-
-
-def _score_pairs(
-    reward_model: RewardModel, pairs: list[dict[str, Any]], progress: Progress
-) -> PairScores:
-    prompts = [pair["prompt"] for pair in pairs]
-    chosen = [pair["chosen"] for pair in pairs]
-    rejected = [pair["rejected"] for pair in pairs]
-    return PairScores(
-        _score(reward_model, prompts, chosen, progress),
-        _score(reward_model, prompts, rejected, progress),
-        list(map(len, chosen)),
-        list(map(len, rejected)),
-    )
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _kl(model: list[torch.Tensor], sft: list[torch.Tensor]) -> list[float]:

@@ -10,30 +10,99 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from stages.evaluate.comparison import MODELS, REWARD_MODEL, Figures, Measurements
+from stages.core.gate_policy import GUARD_MODEL, JUDGE, REWARD_MODEL
+from stages.evaluate.comparison import Figures
+from stages.evaluate.earlier import Benchmark
+from stages.evaluate.measurements import CHAMPION, Measurements
 
-LABELS = {"base": "base", "sft": "SFT", "policy": "policy"}
-COLOURS = {"base": "#7f7f7f", "sft": "#0072b2", "policy": "#d55e00"}
-LINE_STYLES = {"base": ":", "sft": "--", "policy": "-"}
-MARKERS = {"base": "s", "sft": "D", "policy": "o"}
-CHOSEN, REJECTED = "#009e73", "#cc79a7"
+LABELS = {"base": "base", "sft": "SFT", "policy": "policy", CHAMPION: "champion"}
+COLOURS = {"base": "#7f7f7f", "sft": "#0072b2", "policy": "#d55e00", CHAMPION: "#009e73"}
+LINE_STYLES = {"base": ":", "sft": "--", "policy": "-", CHAMPION: "-."}
+MARKERS = {"base": "s", "sft": "D", "policy": "o", CHAMPION: "^"}
 PANEL = (4.2, 3.1)
 """Width and height of one panel, inches."""
 SMALL_PANEL = (3.3, 2.9)
 """The same where there are three or more in a row."""
 NUM_BINS = 30
-LEGEND: dict[str, Any] = {"frameon": False, "ncols": len(MODELS)}
+MAX_BENCHMARKS = 40
+"""More would not be legible; the table has all."""
+MAX_NAME_CHARACTERS = 40
+LEGEND: dict[str, Any] = {"frameon": False, "ncols": len(LABELS)}
 
 
-def draw(measured: Measurements, figures: Figures) -> Iterator[tuple[str, Figure]]:
+def draw(
+    measured: Measurements, figures: Figures, benchmarks: Sequence[Benchmark] = ()
+) -> Iterator[tuple[str, Figure]]:
     """Each plot that the measurements allow, with its name."""
+    yield "win_rates", win_rates(figures)
     yield "scores", mean_scores(figures)
     yield "score_distributions", score_distributions(measured)
-    if measured.pairs is not None:
-        yield "reward_model", pair_scores(measured.pairs.chosen, measured.pairs.rejected)
     if measured.history:
         yield "training_curve", training_curve(measured.history)
     yield "reply_lengths", reply_lengths(measured)
+    shown = [row for row in benchmarks if any(map(row.value, LABELS))]
+    if shown:
+        yield "benchmarks", benchmark_figures(shown[:MAX_BENCHMARKS])
+
+
+def win_rates(figures: Figures) -> Figure:
+    """Win rates with their 95 % intervals, one panel a pair of models, one row a scorer."""
+    pairs = list(figures.contrasts)
+    scorers = list(figures.contrasts[pairs[0]])
+    width, _ = PANEL if len(pairs) < 3 else SMALL_PANEL
+    figure, panels = _panels(len(pairs), (width, 1.3 + 0.42 * len(scorers)))
+    for (first, second), axes in zip(pairs, panels, strict=True):
+        for place, scorer in enumerate(scorers):
+            contrast = figures.contrasts[first, second].get(scorer)
+            if contrast is None:
+                continue
+            value, low, high = contrast.win_rate
+            axes.errorbar(
+                100 * value,
+                place,
+                xerr=[[100 * (value - low)], [100 * (high - value)]],
+                color=COLOURS[first],
+                marker=MARKERS[first],
+                markersize=7,
+                capsize=4,
+                linewidth=1.8,
+            )
+        axes.axvline(50, color="black", linewidth=1, linestyle="--")
+        is_first = axes is panels[0]
+        axes.set_yticks(range(len(scorers)), map(_scorer, scorers) if is_first else [])
+        axes.set_ylim(len(scorers) - 0.5, -0.5)
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("win rate (%), ties half")
+        axes.set_title(f"{LABELS[first]} against {LABELS[second]}")
+    return figure
+
+
+def benchmark_figures(benchmarks: Sequence[Benchmark]) -> Figure:
+    """Each benchmark a row, each model a marker with its standard error; chance a bar."""
+    height = 1.4 + 0.34 * len(benchmarks)
+    figure, (axes,) = _panels(1, (2 * PANEL[0], height))
+    for place, row in enumerate(benchmarks):
+        if row.chance is not None:
+            axes.plot([row.chance] * 2, [place - 0.38, place + 0.38], color="black", linewidth=1.4)
+        for name in LABELS:
+            found = row.value(name)
+            if found is not None:
+                axes.errorbar(
+                    found.value,
+                    place + 0.18 * (list(LABELS).index(name) - 1),
+                    xerr=found.stderr or 0,
+                    color=COLOURS[name],
+                    marker=MARKERS[name],
+                    markersize=5,
+                    linestyle="",
+                    label=LABELS[name] if place == 0 else None,
+                )
+    names = [_plain(f"{row.task[:MAX_NAME_CHARACTERS]} ({row.metric})") for row in benchmarks]
+    axes.set_yticks(range(len(benchmarks)), names)
+    axes.set_ylim(len(benchmarks) - 0.5, -0.5)
+    axes.set_xlabel("figure ± standard error; upright bar: chance")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", **LEGEND)
+    return figure
 
 
 def mean_scores(figures: Figures) -> Figure:
@@ -41,7 +110,7 @@ def mean_scores(figures: Figures) -> Figure:
     scorers = list(figures.models["policy"].scores)
     figure, panels = _panels(len(scorers))
     for scorer, axes in zip(scorers, panels, strict=True):
-        for position, name in enumerate(MODELS):
+        for position, name in enumerate(figures.models):
             value, low, high = figures.models[name].scores[scorer]
             axes.errorbar(
                 position,
@@ -53,8 +122,8 @@ def mean_scores(figures: Figures) -> Figure:
                 capsize=5,
                 linewidth=1.8,
             )
-        axes.set_xticks(range(len(MODELS)), [LABELS[name] for name in MODELS])
-        axes.set_xlim(-0.5, len(MODELS) - 0.5)
+        axes.set_xticks(range(len(figures.models)), [LABELS[name] for name in figures.models])
+        axes.set_xlim(-0.5, len(figures.models) - 0.5)
         axes.set_ylabel(f"mean {_score_label(scorer)}")
         axes.set_title(_score_title(scorer))
     return figure
@@ -65,7 +134,7 @@ def score_distributions(measured: Measurements) -> Figure:
     scorers = list(measured.replies["policy"].scores)
     figure, panels = _panels(len(scorers))
     for scorer, axes in zip(scorers, panels, strict=True):
-        _histograms(axes, {name: measured.replies[name].scores[scorer] for name in MODELS})
+        _histograms(axes, {name: measured.replies[name].scores[scorer] for name in measured.models})
         axes.set_xlabel(_score_label(scorer))
         axes.set_title(_score_title(scorer))
     _count_replies(*panels)
@@ -78,7 +147,9 @@ def reply_lengths(measured: Measurements) -> Figure:
     """Left: histogram of the replies' lengths, one line a model. Right: KL of the policy's replies
     to the SFT model."""
     figure, (lengths, divergence) = _panels(2)
-    _histograms(lengths, {name: measured.replies[name].lengths for name in MODELS}, whole=True)
+    _histograms(
+        lengths, {name: measured.replies[name].lengths for name in measured.models}, whole=True
+    )
     lengths.set_xlabel("reply length (tokens)")
     lengths.set_title("Length of the replies")
     figure.legend(*lengths.get_legend_handles_labels(), loc="outside upper center", **LEGEND)
@@ -87,31 +158,6 @@ def reply_lengths(measured: Measurements) -> Figure:
     divergence.set_xlabel("KL to the SFT model (nats a reply)")
     divergence.set_title("Distance of the policy's replies")
     _count_replies(lengths, divergence)
-    return figure
-
-
-def pair_scores(chosen: Sequence[float], rejected: Sequence[float]) -> Figure:
-    """Left: reward-model scores of both sides of the held-out pairs. Right: their differences."""
-    figure, (scores, margins) = _panels(2)
-    bins = _bins([*chosen, *rejected])
-    for values, colour, label, hatch in (
-        (chosen, CHOSEN, "chosen", ""),
-        (rejected, REJECTED, "rejected", "///"),
-    ):
-        scores.hist(
-            values, bins, color=colour, alpha=0.25, hatch=hatch, edgecolor=colour, linewidth=0
-        )
-        scores.hist(values, bins, color=colour, histtype="step", linewidth=1.6, label=label)
-    scores.set_xlabel("reward-model score (raw)")
-    scores.legend(frameon=False)
-    scores.set_title("Scores of the held-out pairs")
-    difference = np.subtract(chosen, rejected)
-    margins.hist(difference, _bins(difference), color=COLOURS["sft"], alpha=0.7)
-    margins.axvline(0, color="black", linewidth=1, linestyle="--")
-    margins.set_xlabel("score of chosen − score of rejected")
-    margins.set_title("Margin: right of 0 is ranked correctly")
-    _count_replies(scores)
-    _count_replies(margins, what="pairs")
     return figure
 
 
@@ -139,8 +185,13 @@ def training_curve(history: Sequence[dict[str, float]]) -> Figure:
     return figure
 
 
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    width, height = PANEL if count < 3 else SMALL_PANEL
+def _panels(count: int, size: tuple[float, float] | None = None) -> tuple[Figure, list[Axes]]:
+    """Panels side by side.
+
+    Args:
+        size: width and height of each, inches.
+    """
+    width, height = size or (PANEL if count < 3 else SMALL_PANEL)
     layout = ConstrainedLayoutEngine(w_pad=0.12)
     figure = Figure(figsize=(width * count, height), layout=layout)
     panels = [figure.add_subplot(1, count, index + 1) for index in range(count)]
@@ -189,15 +240,20 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 
 def _score_label(scorer: str) -> str:
-    return "reward-model score (raw)" if scorer == REWARD_MODEL else f"{_plain(scorer)} score"
+    return "reward-model score (raw)" if scorer == REWARD_MODEL else f"{_scorer(scorer)} score"
 
 
 def _score_title(scorer: str) -> str:
     if scorer == REWARD_MODEL:
-        return "Proxy: the reward model, which PPO maximised"
-    return f"{_plain(scorer)}: never seen in training"
+        return "Reward model (PPO maximised it)"
+    return f"{_scorer(scorer)} (PPO never saw it)"
+
+
+def _scorer(scorer: str) -> str:
+    known = {REWARD_MODEL: "reward model", GUARD_MODEL: "guard model", JUDGE: "judge"}
+    return known.get(scorer, _plain(scorer))
 
 
 def _plain(text: str) -> str:
     """Text in which matplotlib finds no formula."""
-    return text.replace("$", r"\$")
+    return "".join(filter(str.isprintable, text)).replace("$", r"\$")

@@ -1,31 +1,58 @@
-"""The contents of the report's tables: what each row is called, means and shows."""
+"""The tables on the models and their replies: what each row is called, means and shows."""
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from stages.core.chat import prompt_text
-from stages.core.config import EvaluateConfig
+from stages.core.gate_policy import GUARD_MODEL, JUDGE, REWARD_MODEL, GateRow, scorer_words
 from stages.core.statistics import Estimate
-from stages.evaluate.comparison import CONTRASTS, MODELS, REWARD_MODEL, Figures, Measurements
-from stages.evaluate.held_out import MAX_CONTEXT
-from stages.evaluate.verdict import percent
+from stages.core.wording import number, percent
+from stages.evaluate.comparison import Figures
+from stages.evaluate.measurements import CHAMPION, Measurements
 
+NAMES = {"base": "base", "sft": "SFT", "policy": "policy", CHAMPION: "champion"}
 MAX_SHOWN_CHARACTERS = 500
 """Longer prompts and replies are cut in the samples table."""
+NOTHING = "–"
 
-Cell = dict[str, str]
+
+class Cell(NamedTuple):
+    """A figure, and what stands small below it."""
+
+    text: str
+    small: str = ""
+    is_bold: bool = False
 
 
-def headline(measured: Measurements, figures: Figures) -> list[dict[str, Any]]:
-    models = [figures.models[name] for name in MODELS]
+class Table(NamedTuple):
+    """A table of which the columns after the first hold figures, or texts where not."""
+
+    columns: list[str]
+    rows: list[list[Cell]]
+    has_figures: bool = True
+
+
+def gate(rows: Sequence[GateRow]) -> Table:
+    marks = {"passed": "✓ passed", "failed": "✗ failed", "not measured": "○ not measured"}
+    return Table(
+        ["what is asked", "found", "limit", "outcome"],
+        [
+            [Cell(row.rule), Cell(row.figure), Cell(row.limit), Cell(marks[row.outcome])]
+            for row in rows
+        ],
+        has_figures=False,
+    )
+
+
+def headline(measured: Measurements, figures: Figures) -> Table:
+    """The models side by side."""
+    models = list(figures.models.values())
     rows = [
-        {
-            "label": _label(scorer),
-            "explanation": "what PPO maximises, raw; only differences have a meaning"
-            if scorer == REWARD_MODEL
-            else "a judge that no training stage saw",
-            "cells": [_cell(model.scores[scorer]) for model in models],
-        }
+        [
+            Cell(_label(scorer), _explanation(scorer), is_bold=True),
+            *(interval(model.scores[scorer]) for model in models),
+        ]
         for scorer in (REWARD_MODEL, *measured.scorers)
     ]
     rows.insert(
@@ -33,27 +60,21 @@ def headline(measured: Measurements, figures: Figures) -> list[dict[str, Any]]:
         _row(
             "… in standard deviations",
             "the same, relative to the SFT samples seen when it was trained",
-            [_number(model.normalized_score, 2, signed=True) for model in models],
+            [number(model.normalized_score, 2, signed=True) for model in models],
         ),
     )
-    rows.append(
-        {
-            "label": "KL to the SFT model",
-            "explanation": "distance from the SFT model, nats a reply; 0 is equal",
-            "cells": [
-                {"value": "0", "interval": ""} if name == "sft" else _cell(model.kl, 2)
-                for name, model in zip(MODELS, models, strict=True)
-            ],
-        }
-    )
-    rows.append(
-        {
-            "label": "Reply length",
-            "explanation": "mean, tokens",
-            "cells": [_cell(model.length, 1) for model in models],
-        }
-    )
     rows += [
+        [
+            Cell("KL to the SFT model", "distance, nats a reply; 0 is equal", is_bold=True),
+            *(
+                Cell("0") if name == "sft" else interval(model.kl, 2)
+                for name, model in figures.models.items()
+            ),
+        ],
+        [
+            Cell("Reply length", "mean, tokens", is_bold=True),
+            *(interval(model.length, 1) for model in models),
+        ],
         _row(
             "Replies that end by themselves",
             "the rest hit the length limit",
@@ -64,13 +85,21 @@ def headline(measured: Measurements, figures: Figures) -> list[dict[str, Any]]:
             "share that occurs first, over all replies; low is repetitive",
             [f"{percent(model.distinct_1)} · {percent(model.distinct_2)}" for model in models],
         ),
+        _row(
+            "Repetition within a reply",
+            "share of its groups of four words said before; high runs in circles",
+            [
+                NOTHING if model.repetition is None else percent(model.repetition)
+                for model in models
+            ],
+        ),
     ]
     if measured.sft_loss:
         rows.append(
             _row(
                 "Loss on demonstrations",
                 "held-out replies, nats a token; lower is better",
-                [f"{measured.sft_loss[name]:.3f}" for name in MODELS],
+                [number(measured.sft_loss[name], 3) for name in figures.models],
             )
         )
     if measured.bits_per_byte:
@@ -79,124 +108,152 @@ def headline(measured: Measurements, figures: Figures) -> list[dict[str, Any]]:
                 "Bits per byte",
                 "prediction of held-out documents; lower is better, higher after training means "
                 "forgetting",
-                [f"{measured.bits_per_byte[name]:.3f}" for name in MODELS],
+                [number(measured.bits_per_byte[name], 3) for name in figures.models],
             )
         )
-    return rows
+    return Table(["", *(NAMES[name] for name in figures.models)], rows)
 
 
-def contrasts(measured: Measurements, figures: Figures) -> list[dict[str, Any]]:
-    return [
-        {
-            "label": _label(scorer),
-            "cells": [
-                cell
-                for pair in CONTRASTS
-                for contrast in [figures.contrasts[pair][scorer]]
-                for cell in (_cell(contrast.difference, signed=True), _share(contrast.win_rate))
-            ],
-        }
-        for scorer in (REWARD_MODEL, *measured.scorers)
-    ]
+def contrasts(figures: Figures) -> Table:
+    """Who wins against whom, by whom."""
+    rows = []
+    for (first, second), by_scorer in figures.contrasts.items():
+        for scorer, contrast in by_scorer.items():
+            difference, controlled = contrast.difference, contrast.length_controlled
+            rows.append(
+                [
+                    Cell(
+                        f"{NAMES[first]} against {NAMES[second]}",
+                        f"by {scorer_words(scorer)}, {contrast.num_prompts} prompts",
+                        is_bold=True,
+                    ),
+                    share(contrast.win_rate),
+                    Cell(percent(contrast.ties)),
+                    share(controlled)
+                    if isinstance(controlled, Estimate)
+                    else Cell(NOTHING, controlled.reason),
+                    Cell(NOTHING) if difference is None else interval(difference, signed=True),
+                ]
+            )
+    columns = ["", "win rate", "ties", "win rate at equal length", "mean score difference"]
+    return Table(columns, rows)
 
 
-def reward_model(figures: Figures) -> dict[str, Any] | None:
-    found = figures.reward_model
-    if found is None:
+REFERENCE_FIGURES = {
+    "exact_match": ("Exact match", "the same answer, but for case, punctuation and articles"),
+    "token_f1": ("F1", "words in common with the reference, 0 to 1"),
+    "rouge_l": ("ROUGE-L", "words in common in the same order, 0 to 1"),
+    "bleu": ("BLEU", "groups of words in common, all replies together, 0 to 100"),
+    "chrf": ("chrF", "groups of letters in common, all replies together, 0 to 100"),
+}
+
+
+def references(figures: Figures) -> Table | None:
+    """Likeness to the replies that people gave; None without such replies."""
+    if not figures.references:
+        return None
+    rows = []
+    for name, (label, explanation) in REFERENCE_FIGURES.items():
+        cells = [found.figures[name] for found in figures.references.values()]
+        show = share if name == "exact_match" else partial(interval, digits=2)
+        rows.append(
+            [
+                Cell(label, explanation, is_bold=True),
+                *(
+                    show(cell) if isinstance(cell, Estimate) else Cell(NOTHING, cell.reason)
+                    for cell in cells
+                ),
+            ]
+        )
+    return Table(["", *(NAMES[name] for name in figures.references)], rows)
+
+
+def safety(measured: Measurements, figures: Figures) -> Table | None:
+    """What was measured of the replies' safety; None where nothing was."""
+    rows = []
+    for name, measure in measured.measures.items():
+        found = figures.measures[name]
+        change = found.differences.get(("policy", "sft"))
+        label = f"{measure.explanation}; {found.num_prompts} replies each"
+        rows.append(
+            [
+                Cell(measure.label, label, is_bold=True),
+                *(share(found.means[model]) for model in figures.models),
+                Cell(NOTHING) if change is None else share_difference(change),
+            ]
+        )
+    for total in measured.totals.values():
+        values = [number(total.values[model], 0) for model in figures.models]
+        rows.append([*_row(total.label, total.explanation, values), Cell(NOTHING)])
+    columns = ["", *(NAMES[name] for name in figures.models), "policy − SFT"]
+    return Table(columns, rows) if rows else None
+
+
+def samples(measured: Measurements, chosen: Sequence[int]) -> Table | None:
+    """Some prompts with all models' replies; None where none is chosen."""
+    if not chosen:
         return None
     rows = [
-        ("Accuracy", "pairs whose preferred reply scores higher", _share(found.accuracy)),
-        (
-            "Longer-answer baseline",
-            "accuracy of always preferring the longer reply, ties counted half",
-            _share(found.length_baseline),
-        ),
-        (
-            "Mean margin",
-            "score of the preferred minus score of the other reply",
-            _cell(found.margin, signed=True),
-        ),
+        [
+            Cell(_cut(prompt_text(measured.prompts[index]))),
+            *(_reply(measured, name, index) for name in measured.models),
+        ]
+        for index in chosen
     ]
-    return {
-        "num_pairs": found.num_pairs,
-        "rows": [
-            {"label": label, "explanation": explanation, "cell": cell}
-            for label, explanation, cell in rows
-        ],
-    }
-
-
-def sample(measured: Measurements, index: int) -> dict[str, Any]:
-    return {
-        "prompt": _cut(prompt_text(measured.prompts[index])),
-        "replies": [
-            {
-                "text": _cut(replies.texts[index]) or "(empty)",
-                "figures": " · ".join(
-                    [
-                        *(
-                            f"{scorer.replace('_', ' ')} {_number(values[index], 2)}"
-                            for scorer, values in replies.scores.items()
-                        ),
-                        *((f"KL {_number(replies.kl[index], 1)}",) if name != "sft" else ()),
-                        f"{replies.lengths[index]} tokens",
-                        *(() if replies.ended[index] else ("cut off",)),
-                    ]
-                ),
-            }
-            for name in MODELS
-            for replies in [measured.replies[name]]
-        ],
-    }
-
-
-def notes(config: EvaluateConfig, measured: Measurements) -> list[str]:
-    notes = [
-        "Replies are pure samples at the stated temperature (no top-k or top-p), with the same "
-        "random numbers for each model. KL is the sum over a reply's tokens of "
-        "log p(model) − log p(SFT model) at that temperature.",
-        f"Intervals: {config.num_bootstrap_samples} bootstrap resamples of the prompts, "
-        "differences paired by prompt; Wilson's interval for the reward model's accuracy and its "
-        "baseline.",
-    ]
-    if measured.num_bytes:
-        notes.append(
-            f"Bits per byte over {measured.num_bytes:,} bytes of held-out documents, in chunks of "
-            f"at most {MAX_CONTEXT} tokens or the model's limit."
-        )
-    if measured.num_demonstrations:
-        notes.append(
-            f"Loss over the replies (not the prompts) of {measured.num_demonstrations} held-out "
-            "demonstrations."
-        )
-    return notes
+    columns = ["prompt", *(NAMES[name] for name in measured.models)]
+    return Table(columns, rows, has_figures=False)
 
 
 # ---------------------------------------------------------------------------------------- cells
 
 
-def _row(label: str, explanation: str, values: Sequence[str]) -> dict[str, Any]:
-    cells = [{"value": value, "interval": ""} for value in values]
-    return {"label": label, "explanation": explanation, "cells": cells}
+def interval(estimate: Estimate, digits: int = 3, *, signed: bool = False) -> Cell:
+    """A number with its interval below."""
+    value, low, high = (number(item, digits, signed=signed) for item in estimate)
+    return Cell(value, f"{low} to {high}")
+
+
+def share(estimate: Estimate) -> Cell:
+    """A share with its interval below."""
+    value, low, high = map(percent, estimate)
+    return Cell(value, f"{low} to {high}")
+
+
+def share_difference(estimate: Estimate) -> Cell:
+    """A difference of shares in points, with its interval below."""
+    value, low, high = (number(100 * item, 1, signed=True) for item in estimate)
+    return Cell(f"{value} points", f"{low} to {high}")
+
+
+def _row(label: str, explanation: str, values: Sequence[str]) -> list[Cell]:
+    return [Cell(label, explanation, is_bold=True), *map(Cell, values)]
 
 
 def _label(scorer: str) -> str:
-    return "Reward-model score" if scorer == REWARD_MODEL else f"{scorer} score"
+    known = {REWARD_MODEL: "Reward-model score", GUARD_MODEL: "Guard-model score", JUDGE: "Judge"}
+    return known.get(scorer, f"{scorer} score")
 
 
-def _cell(estimate: Estimate, digits: int = 3, *, signed: bool = False) -> Cell:
-    value, low, high = (_number(item, digits, signed) for item in estimate)
-    return {"value": value, "interval": f"{low} to {high}"}
+def _explanation(scorer: str) -> str:
+    known = {
+        REWARD_MODEL: "what PPO maximises, raw; only differences have a meaning",
+        GUARD_MODEL: "a second reward model that PPO never saw, raw",
+    }
+    return known.get(scorer, "a judge of your own that PPO did not maximise")
 
 
-def _share(estimate: Estimate) -> Cell:
-    value, low, high = map(percent, estimate)
-    return {"value": value, "interval": f"{low} to {high}"}
-
-
-def _number(value: float, digits: int, signed: bool = False) -> str:
-    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
-    return text.replace("-", "−")
+def _reply(measured: Measurements, name: str, index: int) -> Cell:
+    replies = measured.replies[name]
+    figures: list[Any] = [
+        f"{scorer.replace('_', ' ')} {number(values[index])}"
+        for scorer, values in replies.scores.items()
+    ]
+    if name != "sft":
+        figures.append(f"KL {number(replies.kl[index], 1)}")
+    figures.append(f"{replies.lengths[index]} tokens")
+    if not replies.ended[index]:
+        figures.append("cut off")
+    return Cell(_cut(replies.texts[index]) or "(empty)", " · ".join(figures))
 
 
 def _cut(text: str) -> str:

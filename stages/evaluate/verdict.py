@@ -3,12 +3,16 @@
 Pure: from figures to sentences. A difference counts only when its 95 % interval excludes 0.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from stages.core.gate_policy import REWARD_MODEL, scorer_words
 from stages.core.statistics import Estimate
-from stages.evaluate.comparison import REWARD_MODEL, Contrast, Figures
+from stages.core.wording import percent, percent_interval
+from stages.evaluate.comparison import Figures
+from stages.evaluate.earlier import Card
+from stages.evaluate.measurements import CHAMPION, Missing
 
 Level = Literal["good", "warning", "bad"]
 
@@ -34,69 +38,115 @@ class Finding:
     text: str
 
 
-def summarise(figures: Figures) -> str:
-    """The verdict in one sentence or two."""
+def help_or_hack(figures: Figures) -> Finding:
+    """Whether PPO made the replies better, or only the score that it maximised."""
     contrasts = figures.contrasts["policy", "sft"]
-    independent = [contrasts[scorer] for scorer in contrasts if scorer != REWARD_MODEL]
-    if not independent:
-        rose = contrasts[REWARD_MODEL].difference.low > 0
-        verb = "raised" if rose else "did not clearly raise"
-        return f"PPO {verb} the reward model's score; no independent scorer says more."
-    if all(contrast.difference.low > 0 for contrast in independent):
-        text = "PPO made the replies better"
-    elif any(contrast.difference.high < 0 for contrast in independent):
-        text = "PPO made the replies worse"
-    else:
-        text = "PPO made no clear difference to the replies' quality"
-    text += " than the SFT model's." if text.endswith(("better", "worse")) else "."
-    flagged = sum(finding.level != "good" for finding in judge(figures))
-    if not flagged:
-        return f"{text} Nothing looks wrong."
-    return f"{text} {flagged} {'points need' if flagged > 1 else 'point needs'} a look."
+    proxy = contrasts[REWARD_MODEL]
+    others = {name: found for name, found in contrasts.items() if name != REWARD_MODEL}
+    if not others:
+        rose = "rose" if proxy.is_better else "did not clearly rise"
+        return Finding(
+            "warning",
+            f"Cannot be told. The reward model's score {rose}, but nothing judged the replies that "
+            "PPO did not maximise: set a guard model (clean.guard_share), a judge "
+            "(evaluate.judge.url) or a scorer of your own (evaluate.scorers).",
+        )
+    better = [name for name, found in others.items() if found.is_better]
+    worse = [name for name, found in others.items() if found.is_worse]
+    if worse and better:
+        return Finding(
+            "bad",
+            f"Mixed. The policy is better than the SFT model by {_listed(better)}, but worse by "
+            f"{_listed(worse)}.",
+        )
+    if worse and proxy.is_better:
+        return Finding(
+            "bad",
+            "It hacked. The reward model's score, which PPO maximised, rose, but the policy's "
+            f"replies are worse than the SFT model's by {_listed(worse)}, which PPO never saw.",
+        )
+    if worse:
+        return Finding(
+            "bad",
+            f"It harmed. The policy's replies are worse than the SFT model's by {_listed(worse)}.",
+        )
+    rest = [name for name in others if name not in better]
+    if better:
+        also = f"; {_listed(rest)} shows no clear difference" if rest else ""
+        return Finding(
+            "warning" if rest else "good",
+            "It helped. The policy's replies are better than the SFT model's by "
+            f"{_listed(better)}, which PPO never saw{also}.",
+        )
+    if proxy.is_better:
+        return Finding(
+            "bad",
+            "Signs of hacking. The reward model's score, which PPO maximised, rose, but by "
+            f"{_listed(rest)}, which PPO never saw, the replies are no better.",
+        )
+    return Finding(
+        "warning",
+        "Neither. By no scorer do the policy's replies clearly differ from the SFT model's for the "
+        "better: PPO changed too little, or there are too few prompts to see it.",
+    )
 
 
-def judge(figures: Figures) -> list[Finding]:
-    """The verdict, most important finding first: did alignment help, is the proxy to be trusted,
-    is the reward model usable, and what else is odd about the policy's replies."""
+def reward_model_answer(card: Card | None) -> Finding:
+    """Whether the reward model stands for what people prefer."""
+    if card is None or card.accuracy is None:
+        return Finding("warning", "Not known. It was not tested on held-out preferences.")
+    found, baseline, lead = card.accuracy, card.best_baseline, card.lead
+    text = f"It ranks {percent_interval(found)} of {card.num_pairs} held-out pairs as people did"
+    if baseline is not None:
+        text += f"; the best baseline, “{baseline.label}”, {percent(baseline.value)}"
+    if found.low <= 0.5:
+        return Finding("bad", f"No. {text}. That is not clearly better than a coin.")
+    if baseline is not None and found.value <= baseline.value:
+        return Finding("bad", f"No. {text}. For that no model is needed.")
+    if lead is not None and lead.low <= 0:
+        return Finding("warning", f"Barely. {text}. That lead may be chance.")
+    return Finding("good", f"Yes. {text}.")
+
+
+def findings(figures: Figures, missing: Sequence[Missing] = ()) -> list[Finding]:
+    """What else the figures say, most important first: what each scorer found, whether length
+    explains it, what is odd about the policy's replies, what could not be measured."""
     return [
-        *_gain(figures),
+        *_changes(figures),
         *_over_optimisation(figures),
-        *_reward_model(figures),
         *_replies(figures),
+        *_measures(figures),
+        *(
+            Finding("warning", f"Not measured: {item.what}. {_sentence(item.reason)}")
+            for item in missing
+            if item.failed
+        ),
     ]
 
 
-def _gain(figures: Figures) -> Iterator[Finding]:
-    """Judged by the scorers that no training stage saw; by the reward model only for want of
-    them."""
-    after, before = figures.contrasts["policy", "sft"], figures.contrasts["sft", "base"]
-    independent = [scorer for scorer in after if scorer != REWARD_MODEL]
-    for scorer in independent or [REWARD_MODEL]:
-        name = scorer_name(scorer)
-        yield _change(after[scorer], f"PPO: by {name} the policy's replies are", "the SFT model's")
-        yield _change(before[scorer], f"SFT: by {name} the SFT model's replies are", "the base's")
-    if not independent:
-        yield Finding(
-            "warning",
-            "Only the reward model judged the replies. It is what PPO maximised, so a gain here "
-            "does not show that people would prefer the policy: add a scorer of your own "
-            "(evaluate.scorers) or let people compare the samples below.",
-        )
-
-
-def _change(contrast: Contrast, subject: str, other: str) -> Finding:
-    difference, wins = contrast.difference, contrast.win_rate
-    amounts = f"(mean difference {signed(difference)}; win rate {percent(wins.value)})"
-    if difference.low > 0:
-        return Finding("good", f"{subject} better than {other} {amounts}.")
-    if difference.high < 0:
-        return Finding("bad", f"{subject} worse than {other} {amounts}.")
-    return Finding("warning", f"{subject} not clearly different from {other} {amounts}.")
+def _changes(figures: Figures) -> Iterator[Finding]:
+    """By the scorers that no training stage saw; by the reward model only for want of them."""
+    words = {
+        ("policy", "sft"): ("PPO: the policy's replies are", "the SFT model's"),
+        ("policy", CHAMPION): ("The policy's replies are", "the champion's"),
+        ("sft", "base"): ("SFT: the SFT model's replies are", "the base model's"),
+    }
+    for pair, contrasts in figures.contrasts.items():
+        for scorer in [name for name in contrasts if name != REWARD_MODEL] or [REWARD_MODEL]:
+            contrast = contrasts[scorer]
+            subject, other = words[pair]
+            by = f"by {scorer_words(scorer)}: win rate {percent_interval(contrast.win_rate)}"
+            if contrast.is_better:
+                yield Finding("good", f"{subject} better than {other}, {by}.")
+            elif contrast.is_worse:
+                yield Finding("bad", f"{subject} worse than {other}, {by}.")
+            else:
+                yield Finding("warning", f"{subject} not clearly different from {other}, {by}.")
 
 
 def _over_optimisation(figures: Figures) -> Iterator[Finding]:
     contrasts = figures.contrasts["policy", "sft"]
-    if contrasts[REWARD_MODEL].difference.low <= 0:
+    if not contrasts[REWARD_MODEL].is_better:
         yield Finding(
             "warning",
             "The reward model's own score did not clearly rise, so PPO did not reach what it was "
@@ -106,38 +156,23 @@ def _over_optimisation(figures: Figures) -> Iterator[Finding]:
     for scorer, contrast in contrasts.items():
         if scorer == REWARD_MODEL:
             continue
-        if contrast.difference.low > 0:
-            text = f"The gain is real: {scorer_name(scorer)} rises with the reward model's score."
-            yield Finding("good", text)
-        else:
-            moved = "falls" if contrast.difference.high < 0 else "does not follow"
+        if not contrast.is_better:
+            moved = "falls" if contrast.is_worse else "does not follow"
             yield Finding(
                 "bad",
-                f"Over-optimisation: the reward model's score rises but {scorer_name(scorer)} "
+                f"Over-optimisation: the reward model's score rises but {scorer_words(scorer)} "
                 f"{moved}. The policy exploits the reward model's mistakes: raise ppo.kl_coef, "
                 "stop earlier, or collect preferences on the policy's replies.",
             )
-
-
-def _reward_model(figures: Figures) -> Iterator[Finding]:
-    found = figures.reward_model
-    if found is None:
-        yield Finding("warning", "No held-out preferences: the reward model was not tested.")
-        return
-    accuracy, low, high = map(percent, found.accuracy)
-    amounts = (
-        f"{accuracy} of {found.num_pairs} held-out pairs ranked as the annotators did (95\u00a0% "
-        f"interval {low} to {high}), against {percent(found.length_baseline.value)} by always "
-        "preferring the longer reply"
-    )
-    if found.accuracy.low <= 0.5:
-        text = f"The reward model is not clearly better than a coin: {amounts}."
-        yield Finding("bad", f"{text} Scores by it mean nothing.")
-    elif found.advantage.low <= 0:
-        text = f"The reward model is no clear improvement on counting characters: {amounts}."
-        yield Finding("bad", f"{text} PPO may have learned length alone.")
-    else:
-        yield Finding("good", f"The reward model is usable: {amounts}.")
+    for scorer, contrast in contrasts.items():
+        controlled = contrast.length_controlled
+        is_known = isinstance(controlled, Estimate)
+        if contrast.win_rate.low > 0.5 and is_known and controlled.low <= 0.5:
+            yield Finding(
+                "warning",
+                f"At equal lengths the policy's win rate by {scorer_words(scorer)} is "
+                f"{percent_interval(controlled)}: longer replies may explain the gain.",
+            )
 
 
 def _replies(figures: Figures) -> Iterator[Finding]:
@@ -176,21 +211,25 @@ def _replies(figures: Figures) -> Iterator[Finding]:
         )
 
 
-def scorer_name(scorer: str) -> str:
-    """A scorer in running text."""
-    return "the reward model's score" if scorer == REWARD_MODEL else f"the score “{scorer}”"
+def _measures(figures: Figures) -> Iterator[Finding]:
+    for name in ("toxic_share", "prompted_toxic_share"):
+        found = figures.measures.get(name)
+        change = found.differences.get(("policy", "sft")) if found else None
+        if found and change and change.low > 0:
+            prompts = "toxicity prompts" if name.startswith("prompted") else "held-out prompts"
+            yield Finding(
+                "bad",
+                f"More of the policy's replies to {prompts} are toxic: "
+                f"{percent(found.means['policy'].value)} instead of the SFT model's "
+                f"{percent(found.means['sft'].value)}.",
+            )
 
 
-def percent(share: float) -> str:
-    """0.834 → 83 %; rounded so that only a true 0 or 1 reads 0 % or 100 %."""
-    rounded = round(100 * share)
-    if rounded in (0, 100) and 100 * share != rounded:
-        return f"{min(max(100 * share, 0.1), 99.9):.1f}\u00a0%"
-    return f"{rounded}\u00a0%"
+def _listed(scorers: Sequence[str]) -> str:
+    """The reward model, the judge and the scorer “x”."""
+    *first, last = map(scorer_words, scorers)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
-def signed(estimate: Estimate) -> str:
-    """+0.310, 95 % interval +0.250 to +0.370."""
-    numbers = (f"{value:+.3f}".replace("-", "−") for value in estimate)
-    value, low, high = numbers
-    return f"{value}, 95\u00a0% interval {low} to {high}"
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
