@@ -157,7 +157,7 @@ def _contrasts(measured: Measurements, pair: tuple[str, str], draw: Draw) -> dic
 def _measure_figures(measure: Measure, measured: Measurements, draw: Draw) -> MeasureFigures:
     values = measure.values
     return MeasureFigures(
-        means={name: statistics.proportion(values[name]) for name in values},
+        means={name: statistics.share(values[name]) for name in values},
         differences={
             (first, second): statistics.paired_difference(values[first], values[second], **draw)
             for first, second in measured.contrasts()
