@@ -24,6 +24,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.events import EventTrigger, Posture
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore
+from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron, Schedule
 from prefect.types.entrypoint import EntrypointType
 
@@ -43,6 +44,8 @@ ONE_AFTER_THE_OTHER = ConcurrencyLimitConfig(
 )
 NO_SECOND = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 RETRAIN_SCHEDULE = Cron("0 4 * * 0", timezone="UTC", active=False, slug="weekly", parameters={})
+CRON_SLUG = "cron"
+"""By it a second ``rlhf deploy --cron`` finds the schedule of the first and changes that one."""
 HEARTBEAT_AUTOMATION = "rlhf: runs without a heartbeat are crashed"
 HEARTBEAT_SECONDS = 120
 """Four missed heartbeats (PREFECT_FLOWS_HEARTBEAT_FREQUENCY): a long, healthy run sends them."""
@@ -111,7 +114,7 @@ def cron(line: str, timezone: str) -> Schedule:
         raise UserError(
             f"schedule {line!r}: no cron line of five fields, such as '0 4 * * 0'"
         ) from None
-    return Cron(line, timezone=timezone)
+    return Cron(line, timezone=timezone, slug=CRON_SLUG)
 
 
 def check_schedule(schedule: Schedule) -> None:
@@ -133,15 +136,27 @@ def check_schedule(schedule: Schedule) -> None:
 def deploy(more: list[RunnerDeployment] | None = None) -> list[str]:
     """Bring pools, deployments and the automation to the server; return the deployments' names.
 
-    What is there already is brought up to date; limits that somebody set on a pool stay.
+    What is there already is brought up to date, but limits that somebody set on a pool stay, and so
+    does when a deployment runs: its schedules, and whether it is paused. Only those of ``more`` get
+    the schedules that they come with.
+
+    Raises:
+        UserError: one of ``more`` has the name of another deployment.
     """
+    built_in, more = deployments(), more or []
+    for deployment in more:
+        if deployment.full_name in {other.full_name for other in built_in}:
+            raise UserError(
+                f"--name {deployment.name}: {deployment.full_name} is a deployment of its own, and "
+                "the next rlhf up would bring back its settings; choose another name"
+            )
     make_pools()
-    names = []
-    for deployment in [*deployments(), *(more or [])]:
+    for deployment in filter(_is_there, built_in):
+        _leave_as_stored(deployment, "schedules", "paused")
+    for deployment in [*built_in, *more]:
         deployment.apply()
-        names.append(f"{deployment.flow_name}/{deployment.name}")
     _watch_heartbeats()
-    return names
+    return [deployment.full_name for deployment in [*built_in, *more]]
 
 
 def make_pools() -> None:
@@ -196,6 +211,22 @@ def _deployment(
 
 def _summary(stage_flow: Flow[..., Any]) -> str:
     return (stage_flow.fn.__doc__ or "").split("\n\n")[0]
+
+
+def _is_there(deployment: RunnerDeployment) -> bool:
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_deployment_by_name(deployment.full_name)
+        except ObjectNotFound:
+            return False
+    return True
+
+
+def _leave_as_stored(deployment: RunnerDeployment, *fields: str) -> None:
+    """Say nothing of these fields to the server, which changes only what it is sent."""
+    for name in fields:
+        setattr(deployment, name, None)
+        deployment.model_fields_set.discard(name)
 
 
 def _watch_heartbeats() -> None:
