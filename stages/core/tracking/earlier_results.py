@@ -22,6 +22,7 @@ from stages.core.artifacts import (
     data_root,
     folder_files,
     read_result,
+    take_up,
     write_result,
 )
 from stages.core.errors import UserError
@@ -74,7 +75,7 @@ def fetch(stage: str, key: str) -> StageResult | None:
     recorded.
     """
     folder = data_root() / "runs" / stage / key
-    local = read_result(folder)
+    local = take_up(folder)
     if local is not None:
         return local
     client = PatientClient()
