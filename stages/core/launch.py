@@ -109,6 +109,9 @@ def run_stage(
         was_complete = (out_dir / RESULT_FILE).exists()
         if out_dir.exists() and (fresh or was_complete):
             shutil.rmtree(out_dir)
+        if fresh:
+            # The stage's process would take up these checkpoints (stages/__main__.py).
+            shutil.rmtree(out_dir.with_suffix(".checkpoints"), ignore_errors=True)
         out_dir.mkdir(exist_ok=True)
         spec = {
             "stage": config.stage,

@@ -82,6 +82,19 @@ def test_a_damaged_folder_is_fetched_anew(finish):
     assert "aaaaaaaaaaa3" in (folder / "sft" / "train.jsonl").read_text()
 
 
+def test_of_one_pipeline_run_no_other_ones_result_is_taken(finish, parent, other_machine):
+    finish("aaaaaaaaaaa4")
+    assert tracking.has_begun_here(parent, "clean", "aaaaaaaaaaa4")
+    assert not tracking.has_begun_here(parent, "sft", "aaaaaaaaaaa4")
+    other = tracking.start_pipeline_run(PipelineConfig(profile="other"), "another")
+    assert tracking.fetch("clean", "aaaaaaaaaaa4", other) is None
+    assert not tracking.has_begun_here(other, "clean", "aaaaaaaaaaa4")
+    root = other_machine()
+    assert tracking.fetch("clean", "aaaaaaaaaaa4", other) is None
+    assert tracking.fetch("clean", "aaaaaaaaaaa4", parent) is not None
+    assert (root / "runs" / "clean" / "aaaaaaaaaaa4").exists()
+
+
 @pytest.mark.parametrize("damage", ["changed", "missing", "additional", "no mark"])
 def test_a_corrupted_artifact_is_refused(damage, finish, other_machine, client):
     key = f"bbbbbbbb{len(damage):04}"
