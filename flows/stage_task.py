@@ -18,7 +18,14 @@ from flows.environment import STAGE_ENVIRONMENT
 from flows.refusals import refused
 from stages.core import tracking
 from stages.core.artifacts import RESULT_FILE, StageResult
-from stages.core.config import Compute, Frozen, StageConfig
+from stages.core.config import (
+    Compute,
+    EvaluateConfig,
+    Frozen,
+    PPOConfig,
+    StageConfig,
+    TrainingConfig,
+)
 from stages.core.errors import StageCrashedError, StageOutOfMemoryError, UserError
 from stages.core.launch import (
     WARNING_PREFIX,
@@ -29,6 +36,8 @@ from stages.core.launch import (
 )
 
 RETRY_DELAYS_SECONDS = [5.0, 30.0]
+WITH_MICRO_BATCHES = (TrainingConfig, PPOConfig, EvaluateConfig)
+"""What the stages that read ``compute.micro_batch_size`` are configured by."""
 SECONDS_BETWEEN_ARTIFACTS = 10.0
 
 
@@ -160,6 +169,11 @@ def _run(
                 fresh=fresh,
             )
         except StageOutOfMemoryError as error:
+            if not isinstance(config, WITH_MICRO_BATCHES):
+                raise UserError(
+                    f"{error}; a smaller compute.micro_batch_size does not help {config.stage}: "
+                    "give it less data or a smaller model, or a machine with more memory"
+                ) from None
             size = compute.micro_batch_size // 2
             if not size:
                 raise UserError(
