@@ -92,9 +92,11 @@ def _run(options: argparse.Namespace, console: Console) -> None:
     with contextlib.ExitStack() as stack:
         api_url = _prefect_api(stack, console)
         pipeline = importlib.import_module("flows.pipeline")
+        recovery = importlib.import_module("flows.recovery")
+        tags = importlib.import_module("prefect").tags
         reporter = progress.Reporter()
         try:
-            with progress.reporting(console) as reporter:
+            with progress.reporting(console) as reporter, tags(recovery.OWN_TAG):
                 pipeline.align(
                     config,
                     from_stage=options.from_stage,

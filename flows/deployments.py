@@ -1,4 +1,4 @@
-"""What can be triggered and scheduled: work pools, deployments, and the watch over dead runs.
+"""What can be triggered and scheduled: work pools and deployments.
 
 ``rlhf deploy`` brings this to a Prefect server. ``prefect.yaml`` says the same for those who deploy
 with Prefect's own command: ``python -m flows.deployments`` writes it, and a test compares them.
@@ -17,22 +17,20 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import (
     ConcurrencyLimitConfig,
     ConcurrencyLimitStrategy,
-    StateType,
 )
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
-from prefect.events import EventTrigger, Posture
-from prefect.events.actions import ChangeFlowRunState
-from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron, Schedule
 from prefect.types.entrypoint import EntrypointType
 
 from flows import stage_flows
 from flows.environment import CHECKOUT
+from flows.heartbeats import watch_heartbeats
 from flows.pipeline import align
 from flows.profiles import PROFILES
 from flows.promotion import promote
+from flows.recovery import OWN_TAG
 from stages.core.artifacts import write_atomically
 from stages.core.config import PipelineConfig
 from stages.core.errors import UserError
@@ -46,10 +44,6 @@ NO_SECOND = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitS
 RETRAIN_SCHEDULE = Cron("0 4 * * 0", timezone="UTC", active=False, slug="weekly", parameters={})
 CRON_SLUG = "cron"
 """By it a second ``rlhf deploy --cron`` finds the schedule of the first and changes that one."""
-HEARTBEAT_AUTOMATION = "rlhf: runs without a heartbeat are crashed"
-HEARTBEAT_SECONDS = 120
-"""Four missed heartbeats (PREFECT_FLOWS_HEARTBEAT_FREQUENCY): a long, healthy run sends them."""
-STATES = ("Completed", "Failed", "Crashed", "Cancelled", "Suspended", "Paused", "AwaitingRetry")
 HEADER = "# Written by `python -m flows.deployments`, and checked by the tests: change it there.\n"
 
 
@@ -155,7 +149,7 @@ def deploy(more: list[RunnerDeployment] | None = None) -> list[str]:
         _leave_as_stored(deployment, "schedules", "paused")
     for deployment in [*built_in, *more]:
         deployment.apply()
-    _watch_heartbeats()
+    watch_heartbeats()
     return [deployment.full_name for deployment in [*built_in, *more]]
 
 
@@ -198,7 +192,7 @@ def _deployment(
         name=name,
         description=" ".join(description.split()),
         parameters=dict(parameters or {}),
-        tags=[name],
+        tags=[name, OWN_TAG],
         schedules=[schedule] if schedule else [],
         concurrency_limit=limit,
         work_pool_name=pool,
@@ -227,41 +221,6 @@ def _leave_as_stored(deployment: RunnerDeployment, *fields: str) -> None:
     for name in fields:
         setattr(deployment, name, None)
         deployment.model_fields_set.discard(name)
-
-
-def _watch_heartbeats() -> None:
-    """Runs whose machine is gone become Crashed; those of a machine that is there are found sooner
-    by its worker (``flows.recovery``)."""
-    ends = {f"prefect.flow-run.{state}" for state in STATES}
-    automation = AutomationCore(
-        name=HEARTBEAT_AUTOMATION,
-        description="A machine that was switched off cannot say so itself.",
-        trigger=EventTrigger(
-            after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.heartbeat", *ends},
-            match={"prefect.resource.id": "prefect.flow-run.*"},
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=datetime.timedelta(seconds=HEARTBEAT_SECONDS),
-        ),
-        actions=[
-            # Not by force: it also fires for a run that has completed, where the server was killed
-            # before it noted so, and would have it begun again.
-            ChangeFlowRunState(
-                name="Crashed",
-                state=StateType.CRASHED,
-                force=False,
-                message=f"No sign of life for {HEARTBEAT_SECONDS} s: the machine or its network.",
-            )
-        ],
-    )
-    with get_client(sync_client=True) as client:
-        known = client.read_automations_by_name(HEARTBEAT_AUTOMATION)
-        if known:
-            client.update_automation(known[0].id, automation)
-        else:
-            client.create_automation(automation)
 
 
 def _as_yaml(deployment: RunnerDeployment) -> dict[str, Any]:

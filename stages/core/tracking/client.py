@@ -25,6 +25,7 @@ import requests
 
 from stages.core.artifacts import data_root
 from stages.core.errors import without_passwords
+from stages.core.machine import machine
 
 if TYPE_CHECKING or "mlflow" in sys.modules:
     import mlflow
@@ -127,10 +128,10 @@ def log_params(client: PatientClient, run_id: str, params: Mapping[str, Any]) ->
 
 
 def process_tags() -> dict[str, str]:
-    """Host, number and start time of this process, by which its death is found out later."""
+    """Machine, number and start time of this process, by which its death is found out later."""
     process = psutil.Process()
     return {
-        "host": os.uname().nodename if sys.platform != "win32" else "",
+        "host": machine(),
         "process": f"{process.pid}@{process.create_time():.2f}",
     }
 
