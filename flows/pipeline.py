@@ -19,6 +19,7 @@ from flows.servers import mlflow_address
 from stages.core import tracking
 from stages.core.config import Frozen, PipelineConfig
 from stages.core.contracts import EvaluateOutputs, PPOOutputs, SFTOutputs
+from stages.core.errors import UserError
 from stages.core.form import parameter
 
 SEND_TIMEOUT_SECONDS = 15.0
@@ -56,6 +57,8 @@ def align(
         UserError: a setting, file or data that only the user can mend.
         StageCrashedError: a stage's process ended without a result, retries included.
     """
+    if earlier_run and not from_stage:
+        raise UserError("Earlier run: choose in From stage which stage is the first to be made")
     stages = planned_stages(config, until_stage)
     start = position(stages, from_stage) if from_stage else 0
     earlier = tracking.earlier_run(earlier_run) if earlier_run else None

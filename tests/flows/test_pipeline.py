@@ -213,6 +213,14 @@ def test_an_interrupt_is_recorded_everywhere(tiny_config: PipelineConfig, calls:
     assert task_runs["collect"].state.is_final()
 
 
+def test_an_earlier_run_without_a_first_stage_is_refused(
+    tiny_config: PipelineConfig, calls: Calls
+) -> None:
+    with pytest.raises(UserError, match="choose in From stage which stage is the first"):
+        _align(tiny_config, earlier_run="demo")
+    assert calls.stages == []
+
+
 def test_missing_data_stops_the_run_before_any_stage(
     tiny_config: PipelineConfig, calls: Calls
 ) -> None:
