@@ -3,11 +3,11 @@ all."""
 
 import shutil
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
 import pytest
 
 from stages.core import tracking
+from stages.core.artifact_root import artifact_root
 from stages.core.artifacts import StageResult, data_root, folder_files, read_result, write_result
 from stages.core.config import CleanConfig, PipelineConfig
 from stages.core.errors import UserError
@@ -53,7 +53,8 @@ def other_machine(tmp_path_factory, monkeypatch):
 
 
 def artifacts(client, run_id):
-    return Path(unquote(urlparse(client.get_run(run_id).info.artifact_uri).path)) / "stage"
+    path = client.get_run(run_id).info.artifact_uri.removeprefix("mlflow-artifacts:/")
+    return Path(artifact_root(tracking.set_up())) / path / "stage"
 
 
 # ------------------------------------------------------------------------------------ by key
