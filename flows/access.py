@@ -112,27 +112,22 @@ def served_names(host: str) -> list[str]:
 
 def own_name(host: str) -> str:
     """The name under which this machine reaches a server bound to ``host``."""
-    if host in ("0.0.0.0", "::"):
-        return LOOPBACK_NAMES[0]
+    # Who listens on :: need not take connections to 127.0.0.1.
+    host = {"0.0.0.0": LOOPBACK_NAMES[0], "::": "::1"}.get(host, host)
     return f"[{host}]" if ":" in host else host
 
 
 def public_address(url: str, host: str) -> str:
     """The address of a server bound to ``host`` for people at other machines."""
-    everywhere = host in ("0.0.0.0", "::")
-    name = socket.gethostname()
-    return (
-        url.replace(f"//{own_name(host)}:", f"//{name}:") if everywhere else without_password(url)
-    )
+    name = socket.gethostname() if host in ("0.0.0.0", "::") else own_name(host)
+    return without_password(url).replace(f"//{own_name(host)}:", f"//{name}:")
 
 
 def prefect_rules(host: str, port: int) -> dict[str, str]:
     """Environment of a Prefect server: password, no foreign pages, no forged requests."""
     password = prefect_password()
-    origins = ",".join(f"http://{name}:{port}" for name in served_names(host))
-    given = os.environ.get("PREFECT_SERVER_CORS_ALLOWED_ORIGINS")
-    return {
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": given or origins,
+    origins = [f"http://{name}:{port}" for name in served_names(host)]
+    return _with_given("PREFECT_SERVER_CORS_ALLOWED_ORIGINS", origins) | {
         "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
         **({"PREFECT_SERVER_API_AUTH_STRING": password} if password else {}),
     }
@@ -141,11 +136,10 @@ def prefect_rules(host: str, port: int) -> dict[str, str]:
 def mlflow_rules(host: str, port: int) -> dict[str, str]:
     """Environment of an MLflow server: served names, and accounts where a password is set."""
     names = served_names(host)
-    rules = {
-        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join([*names, *(f"{name}:{port}" for name in names)]),
-        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(f"http://{name}:{port}" for name in names),
-    }
-    rules = {name: os.environ.get(name) or value for name, value in rules.items()}
+    with_port = [f"{name}:{port}" for name in names]
+    origins = [f"http://{name}" for name in with_port]
+    rules = _with_given("MLFLOW_SERVER_ALLOWED_HOSTS", [*names, *with_port])
+    rules |= _with_given("MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", origins)
     account = mlflow_password()
     if account is not None:
         rules |= {
@@ -155,6 +149,12 @@ def mlflow_rules(host: str, port: int) -> dict[str, str]:
             "MLFLOW_FLASK_SERVER_SECRET_KEY": _secret_key(),
         }
     return rules
+
+
+def _with_given(variable: str, own: list[str]) -> dict[str, str]:
+    """Our own names and the user's: under ours we ask the server ourselves."""
+    given = [name.strip() for name in os.environ.get(variable, "").split(",")]
+    return {variable: ",".join(dict.fromkeys(filter(None, [*own, *given])))}
 
 
 def _auth_config() -> str:
@@ -225,21 +225,21 @@ def check_prefect(api_url: str) -> None:
         UserError: it does not answer, or asks for another password.
     """
     name = f"the Prefect server at {without_password(api_url)}"
+    address = "PREFECT_API_URL must be the address of an API, such as http://127.0.0.1:4200/api"
     try:
         with prefect_client(api_url) as client:
             answer = client.get("/admin/version")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise UserError(_unreachable(name, "PREFECT_API_URL", error)) from None
+    except (ValueError, KeyError, TypeError):  # a page where the token should be
+        raise UserError(f"{name} answers with something else than Prefect's; {address}") from None
     if answer.status_code in (401, 403):
         given = os.environ.get("PREFECT_API_AUTH_STRING")
         state = "refuses the password in" if given else "asks for a password, set"
         cure = "" if given else "=user:password"
         raise UserError(f"{name} {state} PREFECT_API_AUTH_STRING{cure}")
     if not answer.is_success:
-        raise UserError(
-            f"{name} answers {answer.status_code} to /admin/version; PREFECT_API_URL must be the "
-            "address of an API, such as http://127.0.0.1:4200/api"
-        )
+        raise UserError(f"{name} answers {answer.status_code} to /admin/version; {address}")
 
 
 def check_mlflow(url: str) -> None:

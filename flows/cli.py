@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.command == "gc":
             _clean_up(options, console)
         elif options.command == "evaluate":
-            _use_standing_tracking()
+            _standing()
             benchmark_command.evaluate(options, console)
         elif options.command in ("deploy", "worker"):
             _serve(options, console)
@@ -87,6 +87,8 @@ def resolve(options: argparse.Namespace) -> PipelineConfig:
 
 
 def _run(options: argparse.Namespace, console: Console) -> None:
+    if options.earlier_run and not options.from_stage:
+        raise UserError("--earlier-run: say with --from which stage is the first to be made")
     config = resolve(options)
     stages = plan.planned_stages(config, options.until_stage)
     start = plan.position(stages, options.from_stage) if options.from_stage else 0
@@ -95,9 +97,11 @@ def _run(options: argparse.Namespace, console: Console) -> None:
     with contextlib.ExitStack() as stack:
         api_url = _prefect_api(stack, console)
         pipeline = importlib.import_module("flows.pipeline")
+        recovery = importlib.import_module("flows.recovery")
+        tags = importlib.import_module("prefect").tags
         reporter = progress.Reporter()
         try:
-            with progress.reporting(console) as reporter:
+            with progress.reporting(console) as reporter, tags(recovery.OWN_TAG):
                 pipeline.align(
                     config,
                     from_stage=options.from_stage,
@@ -116,23 +120,24 @@ def _run(options: argparse.Namespace, console: Console) -> None:
             progress.print_summary(console, reporter)
 
 
-def _use_standing_tracking() -> None:
-    """Read and write the MLflow of ``rlhf up`` where that runs and the user names no other."""
+def _standing() -> servers.Standing | None:
+    """The servers of ``rlhf up``, if it runs; what this command does is tracked where they say."""
     standing = servers.standing_servers()
     if standing and standing.tracking_uri and not os.environ.get("MLFLOW_TRACKING_URI"):
         os.environ["MLFLOW_TRACKING_URI"] = standing.tracking_uri
+    return standing
 
 
 def _clean_up(options: argparse.Namespace, console: Console) -> None:
-    _use_standing_tracking()
+    _standing()
     gc = importlib.import_module("flows.gc")
     gc.clean_up(console, options.keep_runs, options.older_than, options.apply)
 
 
 def _serve(options: argparse.Namespace, console: Console) -> None:
     """Commands that need a standing Prefect server: the user's, or that of ``rlhf up``."""
+    standing = _standing()
     if not os.environ.get("PREFECT_API_URL"):
-        standing = servers.standing_servers()
         if standing is None:
             raise UserError(
                 f"rlhf {options.command}: no Prefect server; start one with rlhf up, or set "
@@ -159,10 +164,9 @@ def _prefect_api(stack: contextlib.ExitStack, console: Console) -> str:
         UserError: the Prefect or MLflow server to use does not answer, or refuses the password.
     """
     given = os.environ.get("PREFECT_API_URL", "").rstrip("/")
-    standing = servers.standing_servers()
-    if standing and standing.tracking_uri and not os.environ.get("MLFLOW_TRACKING_URI"):
-        os.environ["MLFLOW_TRACKING_URI"] = standing.tracking_uri
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
         stack.callback(os.environ.pop, "MLFLOW_TRACKING_URI", None)
+    standing = _standing()
     if tracking := access.server_address(os.environ.get("MLFLOW_TRACKING_URI", "")):
         access.check_mlflow(tracking)
     if given:
@@ -241,17 +245,15 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 < port < 2**16:
-        raise ValueError
-    return port
+    if not text.isdecimal() or not 0 < int(text) < 2**16:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: 1 to 65535")
+    return int(text)
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError
-    return number
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+    return int(text)
 
 
 def _setting(text: str) -> tuple[str, str]:

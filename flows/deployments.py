@@ -1,4 +1,4 @@
-"""What can be triggered and scheduled: work pools, deployments, and the watch over dead runs.
+"""What can be triggered and scheduled: work pools and deployments.
 
 ``rlhf deploy`` brings this to a Prefect server. ``prefect.yaml`` says the same for those who deploy
 with Prefect's own command: ``python -m flows.deployments`` writes it, and a test compares them.
@@ -17,21 +17,20 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import (
     ConcurrencyLimitConfig,
     ConcurrencyLimitStrategy,
-    StateType,
 )
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
-from prefect.events import EventTrigger, Posture
-from prefect.events.actions import ChangeFlowRunState
-from prefect.events.schemas.automations import AutomationCore
+from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron, Schedule
 from prefect.types.entrypoint import EntrypointType
 
 from flows import stage_flows
 from flows.environment import CHECKOUT
+from flows.heartbeats import watch_heartbeats
 from flows.pipeline import align
 from flows.profiles import PROFILES
 from flows.promotion import promote
+from flows.recovery import OWN_TAG
 from stages.core.artifacts import write_atomically
 from stages.core.config import PipelineConfig
 from stages.core.errors import UserError
@@ -43,10 +42,8 @@ ONE_AFTER_THE_OTHER = ConcurrencyLimitConfig(
 )
 NO_SECOND = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 RETRAIN_SCHEDULE = Cron("0 4 * * 0", timezone="UTC", active=False, slug="weekly", parameters={})
-HEARTBEAT_AUTOMATION = "rlhf: runs without a heartbeat are crashed"
-HEARTBEAT_SECONDS = 120
-"""Four missed heartbeats (PREFECT_FLOWS_HEARTBEAT_FREQUENCY): a long, healthy run sends them."""
-STATES = ("Completed", "Failed", "Crashed", "Cancelled", "Suspended", "Paused", "AwaitingRetry")
+CRON_SLUG = "cron"
+"""By it a second ``rlhf deploy --cron`` finds the schedule of the first and changes that one."""
 HEADER = "# Written by `python -m flows.deployments`, and checked by the tests: change it there.\n"
 
 
@@ -113,7 +110,7 @@ def cron(line: str, timezone: str) -> Schedule:
         raise UserError(
             f"schedule {line!r}: no cron line of five fields, such as '0 4 * * 0'"
         ) from None
-    return Cron(line, timezone=timezone)
+    return Cron(line, timezone=timezone, slug=CRON_SLUG)
 
 
 def check_schedule(schedule: Schedule) -> None:
@@ -135,15 +132,27 @@ def check_schedule(schedule: Schedule) -> None:
 def deploy(more: list[RunnerDeployment] | None = None) -> list[str]:
     """Bring pools, deployments and the automation to the server; return the deployments' names.
 
-    What is there already is brought up to date; limits that somebody set on a pool stay.
+    What is there already is brought up to date, but limits that somebody set on a pool stay, and so
+    does when a deployment runs: its schedules, and whether it is paused. Only those of ``more`` get
+    the schedules that they come with.
+
+    Raises:
+        UserError: one of ``more`` has the name of another deployment.
     """
+    built_in, more = deployments(), more or []
+    for deployment in more:
+        if deployment.full_name in {other.full_name for other in built_in}:
+            raise UserError(
+                f"--name {deployment.name}: {deployment.full_name} is a deployment of its own, and "
+                "the next rlhf up would bring back its settings; choose another name"
+            )
     make_pools()
-    names = []
-    for deployment in [*deployments(), *(more or [])]:
+    for deployment in filter(_is_there, built_in):
+        _leave_as_stored(deployment, "schedules", "paused")
+    for deployment in [*built_in, *more]:
         deployment.apply()
-        names.append(f"{deployment.flow_name}/{deployment.name}")
-    _watch_heartbeats()
-    return names
+    watch_heartbeats()
+    return [deployment.full_name for deployment in [*built_in, *more]]
 
 
 def make_pools() -> None:
@@ -185,7 +194,7 @@ def _deployment(
         name=name,
         description=" ".join(description.split()),
         parameters=dict(parameters or {}),
-        tags=[name],
+        tags=[name, OWN_TAG],
         schedules=[schedule] if schedule else [],
         concurrency_limit=limit,
         work_pool_name=pool,
@@ -200,39 +209,20 @@ def _summary(stage_flow: Flow[..., Any]) -> str:
     return (stage_flow.fn.__doc__ or "").split("\n\n")[0]
 
 
-def _watch_heartbeats() -> None:
-    """Runs whose machine is gone become Crashed; those of a machine that is there are found sooner
-    by its worker (``flows.recovery``)."""
-    ends = {f"prefect.flow-run.{state}" for state in STATES}
-    automation = AutomationCore(
-        name=HEARTBEAT_AUTOMATION,
-        description="A machine that was switched off cannot say so itself.",
-        trigger=EventTrigger(
-            after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.heartbeat", *ends},
-            match={"prefect.resource.id": "prefect.flow-run.*"},
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=datetime.timedelta(seconds=HEARTBEAT_SECONDS),
-        ),
-        actions=[
-            # Not by force: it also fires for a run that has completed, where the server was killed
-            # before it noted so, and would have it begun again.
-            ChangeFlowRunState(
-                name="Crashed",
-                state=StateType.CRASHED,
-                force=False,
-                message=f"No sign of life for {HEARTBEAT_SECONDS} s: the machine or its network.",
-            )
-        ],
-    )
+def _is_there(deployment: RunnerDeployment) -> bool:
     with get_client(sync_client=True) as client:
-        known = client.read_automations_by_name(HEARTBEAT_AUTOMATION)
-        if known:
-            client.update_automation(known[0].id, automation)
-        else:
-            client.create_automation(automation)
+        try:
+            client.read_deployment_by_name(deployment.full_name)
+        except ObjectNotFound:
+            return False
+    return True
+
+
+def _leave_as_stored(deployment: RunnerDeployment, *fields: str) -> None:
+    """Say nothing of these fields to the server, which changes only what it is sent."""
+    for name in fields:
+        setattr(deployment, name, None)
+        deployment.model_fields_set.discard(name)
 
 
 def _as_yaml(deployment: RunnerDeployment) -> dict[str, Any]:

@@ -47,7 +47,13 @@ def clean_up(console: Console, keep_runs: int, older_than_days: float, apply: bo
     Raises:
         UserError: what is needed cannot be found out, or something cannot be removed.
     """
-    found = find(keep_runs, older_than_days)
+    found, elsewhere = find(keep_runs, older_than_days)
+    if elsewhere:
+        console.print(
+            f"Kept, since another MLflow than {tracking.address()} tracks how they were made: "
+            f"{', '.join(map(_shown, elsewhere))}\n",
+            soft_wrap=True,
+        )
     if not found:
         console.print("Nothing to remove.")
         return
@@ -63,21 +69,26 @@ def clean_up(console: Console, keep_runs: int, older_than_days: float, apply: bo
         console.print(f"Left, since a run has taken it up meanwhile: {_shown(waste.path)}")
 
 
-def find(keep_runs: int, older_than_days: float) -> list[Waste]:
-    """What nothing needs and has not changed for so many days.
+def find(keep_runs: int, older_than_days: float) -> tuple[list[Waste], list[Path]]:
+    """What nothing needs and has not changed for so many days, and the folders that are only kept
+    because this MLflow does not know the runs that made them: another one may need them.
 
     Raises:
         UserError: MLflow cannot be read, or is not the one that tracked these results.
     """
     references = tracking.read_references(keep_runs)
     places = stage_places()
-    _check_store(places, references)
+    made_by = _made_by(places)
+    _check_store(places, set(made_by.values()), references)
     oldest = time.time() - older_than_days * DAY_SECONDS
     fresh = {key for key, place in places.items() if place.changed() > oldest}
     at_work = {
         key for key, place in places.items() if not place.is_complete and is_locked(place.lock)
     }
     needed = _with_inputs(references.needed | fresh | at_work)
+    unknown = {key for key, run_id in made_by.items() if run_id not in references.run_ids}
+    elsewhere = [places[key].folder for key in places if key in unknown - needed]
+    needed |= _with_inputs(unknown)
     found = []
     for key, place in places.items():
         if key not in needed:
@@ -91,16 +102,27 @@ def find(keep_runs: int, older_than_days: float) -> list[Waste]:
             found.append(
                 Waste(place.checkpoints, why, place.changed(), size, key, only_checkpoints=True)
             )
-    return [*found, *_leftovers(oldest), *_replay_files(oldest, keep_runs), *_downloads(oldest)]
+    found += [*_leftovers(oldest), *_replay_files(oldest, keep_runs), *_downloads(oldest)]
+    return found, elsewhere
 
 
 # ------------------------------------------------------------------------------------ helpers
 
 
-def _check_store(places: dict[Key, Place], references: tracking.References) -> None:
-    """Refuse where MLflow knows nothing of what is here: it would all count as not needed."""
-    marks = [_json(place.folder / RESULT_FILE) for place in places.values()]
-    made_by = {mark.get("tracking_run_id", "") for mark in marks if isinstance(mark, dict)} - {""}
+def _made_by(places: dict[Key, Place]) -> dict[Key, str]:
+    """The MLflow runs that made these results, where there were any."""
+    runs = {}
+    for key, place in places.items():
+        mark = _json(place.folder / RESULT_FILE)
+        if isinstance(mark, dict) and mark.get("tracking_run_id"):
+            runs[key] = mark["tracking_run_id"]
+    return runs
+
+
+def _check_store(
+    places: dict[Key, Place], made_by: set[str], references: tracking.References
+) -> None:
+    """Refuse where MLflow knows nothing of what is here."""
     if (places and not references.run_ids) or (made_by and not made_by & references.run_ids):
         raise UserError(
             f"MLflow ({tracking.address()}) knows none of the runs that made the results in "

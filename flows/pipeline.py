@@ -18,6 +18,7 @@ from flows.publishing import publish
 from flows.refusals import refusals_as_states
 from stages.core import tracking
 from stages.core.config import PipelineConfig
+from stages.core.errors import UserError
 from stages.core.form import parameter
 
 SEND_TIMEOUT_SECONDS = 15.0
@@ -55,6 +56,8 @@ def align(
         UserError: a setting, file or data that only the user can mend.
         StageCrashedError: a stage's process ended without a result, retries included.
     """
+    if earlier_run and not from_stage:
+        raise UserError("Earlier run: choose in From stage which stage is the first to be made")
     stages = planned_stages(config, until_stage)
     start = position(stages, from_stage) if from_stage else 0
     earlier = tracking.earlier_run(earlier_run) if earlier_run else None

@@ -9,7 +9,6 @@ and states get lost with a server, and a run must never be begun twice.
 import contextlib
 import datetime
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from uuid import UUID
 
@@ -23,6 +22,11 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Running, Scheduled
 
+from stages.core.machine import machine
+
+OWN_TAG = "rlhf-flows"
+"""On our deployments, and so on their runs, and on the runs of ``rlhf run``: others may share the
+server, and their runs are not ours to judge."""
 PROCESS_LABEL = "rlhf.process"
 RECOVERIES_LABEL = "rlhf.recoveries"
 WORKER_LABEL = "prefect.worker.name"
@@ -47,13 +51,13 @@ log = logging.getLogger(__name__)
 
 
 def mark_this_run(tags: Sequence[str]) -> None:
-    """Give this flow run its ``tags`` and its process's mark; nothing outside a flow run."""
+    """Give this flow run its ``tags``, ours, and its process's mark; nothing outside a flow run."""
     flow_run_id = prefect.runtime.flow_run.id
     if not flow_run_id:
         return
     with get_client(sync_client=True) as client:
         given = client.read_flow_run(flow_run_id).tags
-        client.update_flow_run(flow_run_id, tags=sorted({*given, *filter(None, tags)}))
+        client.update_flow_run(flow_run_id, tags=sorted({*given, OWN_TAG, *filter(None, tags)}))
         client.update_flow_run_labels(flow_run_id, {PROCESS_LABEL: process_mark()})
 
 
@@ -127,13 +131,13 @@ def has_ended(flow_run_id: str) -> bool:
 
 def worker_name(pool: str) -> str:
     """The name under which this machine's worker serves ``pool``; ``_host`` reads it."""
-    return f"{os.uname().nodename}-{pool}"
+    return f"{machine()}-{pool}"
 
 
 def process_mark() -> str:
-    """Host, number and start time of this process."""
+    """Machine, number and start time of this process."""
     process = psutil.Process()
-    return f"{os.uname().nodename} {process.pid} {process.create_time():.2f}"
+    return f"{machine()} {process.pid} {process.create_time():.2f}"
 
 
 # --------------------------------------------------------------------------- is it alive?
@@ -142,7 +146,7 @@ def process_mark() -> str:
 def _is_gone(run: FlowRun) -> bool | None:
     """Whether the run's process is no more; None where that cannot be told: it is, or was until
     now, another machine's."""
-    if _host(run) != os.uname().nodename:
+    if _host(run) != machine():
         return None
     return not _process(run)
 
@@ -187,7 +191,7 @@ def _is_running(process: psutil.Process) -> bool:
 
 def _is_stuck(run: FlowRun) -> bool:
     """Whether the worker that took the run was killed before the run had a process."""
-    foreign = _host(run) not in ("", os.uname().nodename)
+    foreign = _host(run) not in ("", machine())
     limit = FOREIGN_MINUTES * 60 if foreign else STUCK_SECONDS
     return _age(run) > limit and not _process(run)
 
@@ -203,7 +207,7 @@ def _age(run: FlowRun) -> float:
 
 
 def _runs(client: SyncPrefectClient, kind: StateType, hours: float | None = None) -> list[FlowRun]:
-    wanted: dict[str, object] = {"state": {"type": {"any_": [kind]}}}
+    wanted: dict[str, object] = {"state": {"type": {"any_": [kind]}}, "tags": {"all_": [OWN_TAG]}}
     if hours is not None:
         since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=hours)
         wanted["end_time"] = {"after_": since}
@@ -225,7 +229,7 @@ def _set(client: SyncPrefectClient, run: FlowRun, state: State[None]) -> bool:
 
 def _end_cancelled(client: SyncPrefectClient, run: FlowRun) -> list[FlowRun]:
     """End a run that is being cancelled by nobody."""
-    if _host(run) != os.uname().nodename:
+    if _host(run) != machine():
         return []
     process = _process(run)
     if process and _age(run) > CANCELLING_SECONDS:
@@ -252,7 +256,11 @@ def _recover(client: SyncPrefectClient, run: FlowRun) -> None:
 
 def _begin_again(client: SyncPrefectClient, run: FlowRun, cause: str) -> None:
     recoveries = int(str(run.labels.get(RECOVERIES_LABEL, 0))) + 1
-    if run.deployment_id is None or recoveries > MAX_RECOVERIES:
+    if run.deployment_id is None:
+        return
+    if recoveries > MAX_RECOVERIES:
+        if run.state is not None and run.state.is_pending():
+            _set(client, run, Crashed(message=f"{cause} It was begun {MAX_RECOVERIES} times."))
         return
     for process in _processes(run):  # a stage of several ranks outlives its flow
         with contextlib.suppress(psutil.Error):
@@ -267,7 +275,11 @@ def _end_task_runs(client: SyncPrefectClient) -> None:
     """End the task runs that have not ended though their flow run has. Their states come as events,
     which a server that is killed forgets."""
     since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=LOOK_BACK_HOURS)
-    ended = {"state": {"type": {"any_": TERMINAL}}, "end_time": {"after_": since}}
+    ended = {
+        "state": {"type": {"any_": TERMINAL}},
+        "end_time": {"after_": since},
+        "tags": {"all_": [OWN_TAG]},
+    }
     still_open = {"state": {"type": {"any_": [kind for kind in StateType if kind not in TERMINAL]}}}
     for task_run in client.read_task_runs(
         flow_run_filter=FlowRunFilter.model_validate(ended),

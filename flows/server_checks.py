@@ -64,8 +64,11 @@ def database(name: str, url: str) -> Finding:
 
 
 def _sqlite(subject: str, path: Path) -> Finding:
-    if not path.exists():
-        return Finding(NOTE, subject, f"{path.name} is not made yet")
+    try:
+        if not path.exists():
+            return Finding(NOTE, subject, f"{path.name} is not made yet")
+    except PermissionError as error:
+        return _closed(subject, path, error)
     deadline = time.monotonic() + QUICK_CHECK_SECONDS
     try:
         uri = f"{path.resolve().as_uri()}?mode=ro"
@@ -127,6 +130,15 @@ def leftovers() -> Finding:
     if left := supervisor.count_leftovers():
         text = f"was killed, and {left} of its processes are still running"
         return Finding(BAD, "rlhf up", text, "rlhf up ends them and starts anew")
-    if (prefect_folder() / servers.STANDING_FILE).exists():
+    try:
+        is_recorded = (prefect_folder() / servers.STANDING_FILE).exists()
+    except PermissionError as error:
+        return _closed("rlhf up", prefect_folder(), error)
+    if is_recorded:
         return Finding(NOTE, "rlhf up", "was killed; the record that it left counts for nothing")
     return Finding(GOOD, "rlhf up", "is not running")
+
+
+def _closed(subject: str, path: Path, error: PermissionError) -> Finding:
+    cure = "correct the permissions, or set RLHF_DATA_ROOT to another folder"
+    return Finding(BAD, subject, f"{path}: {error.strerror}", cure)

@@ -19,6 +19,7 @@ import psutil
 
 from flows import access
 from flows.environment import CHECKOUT, mlflow_folder, prefect_folder
+from stages.core.artifact_root import artifact_root
 from stages.core.errors import UserError
 
 HOST = "127.0.0.1"
@@ -109,8 +110,7 @@ def start_mlflow(port: int = 0, *, host: str = HOST) -> Server:
     environment = {
         # Not on the command line, which everybody on the machine sees: it may hold a password.
         "MLFLOW_BACKEND_STORE_URI": mlflow_store(),
-        "MLFLOW_ARTIFACTS_DESTINATION": os.environ.get("MLFLOW_ARTIFACTS_DESTINATION")
-        or str(mlflow_folder() / "artifacts"),
+        "MLFLOW_ARTIFACTS_DESTINATION": artifact_root(mlflow_store()),
         # Background jobs are for judges; they would be two more processes.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         **rules,
@@ -133,8 +133,10 @@ def mlflow_store() -> str:
 
 
 def tracks_locally() -> bool:
-    """Whether runs on this machine write that database themselves, beside the server."""
-    return mlflow_store() == _default_store()
+    """Whether runs on this machine write that database and its artifacts themselves, beside the
+    server: both lie where other commands look for them without being told."""
+    elsewhere = os.environ.get("MLFLOW_ARTIFACTS_DESTINATION")
+    return mlflow_store() == _default_store() and not elsewhere
 
 
 def _default_store() -> str:

@@ -17,8 +17,16 @@ from flows import progress
 from flows.environment import STAGE_ENVIRONMENT
 from flows.refusals import refused
 from stages.core import tracking
-from stages.core.artifacts import StageResult
-from stages.core.config import Compute, Frozen, StageConfig
+from stages.core.artifacts import RESULT_FILE, StageResult
+from stages.core.config import (
+    BenchmarksConfig,
+    Compute,
+    EvaluateConfig,
+    Frozen,
+    PPOConfig,
+    StageConfig,
+    TrainingConfig,
+)
 from stages.core.errors import StageCrashedError, StageOutOfMemoryError, UserError
 from stages.core.launch import (
     WARNING_PREFIX,
@@ -29,6 +37,8 @@ from stages.core.launch import (
 )
 
 RETRY_DELAYS_SECONDS = [5.0, 30.0]
+WITH_MICRO_BATCHES = (TrainingConfig, PPOConfig, BenchmarksConfig, EvaluateConfig)
+"""What the stages that read ``compute.micro_batch_size`` are configured by."""
 SECONDS_BETWEEN_ARTIFACTS = 10.0
 
 
@@ -73,7 +83,8 @@ def run_or_reuse(
             message = f"result {result.key} of an earlier run"
             return Completed(name=state.capitalize(), message=message, data=result)
         state = "failed"
-        result = _run(config, inputs, compute, forced and _is_first_try(), parent_run_id)
+        fresh = forced and not _may_go_on(config, inputs, parent_run_id)
+        result = _run(config, inputs, compute, fresh, parent_run_id)
         state, metrics = "done", result.metrics
         return result
     except UserError as error:
@@ -103,11 +114,20 @@ def _earlier_result(
     two; none where the stage is to be made again and this pipeline run has not done so yet."""
     if forced and _is_first_try():
         return None, ""
+    of_run = parent_run_id if forced else ""
     local = finished_result(config, inputs)
-    result = local or tracking.fetch(config.stage, stage_key(config, inputs))
-    if result is not None and forced and not tracking.made_in(parent_run_id, result):
-        return None, ""
+    if local is not None and forced and not tracking.made_in(parent_run_id, local):
+        local = None
+    result = local or tracking.fetch(config.stage, stage_key(config, inputs), of_run)
     return result, "reused" if local else "fetched"
+
+
+def _may_go_on(config: StageConfig, inputs: Frozen, parent_run_id: str) -> bool:
+    """Whether what lies in a forced stage's folder is this pipeline run's own interrupted attempt.
+    A result that lies there is an earlier run's: an own one would have been taken."""
+    if _is_first_try() or (stage_folder(config, inputs) / RESULT_FILE).exists():
+        return False
+    return tracking.has_begun_here(parent_run_id, config.stage, stage_key(config, inputs))
 
 
 def _run(
@@ -150,6 +170,11 @@ def _run(
                 fresh=fresh,
             )
         except StageOutOfMemoryError as error:
+            if not isinstance(config, WITH_MICRO_BATCHES):
+                raise UserError(
+                    f"{error}; a smaller compute.micro_batch_size does not help {config.stage}: "
+                    "give it less data or a smaller model, or a machine with more memory"
+                ) from None
             size = compute.micro_batch_size // 2
             if not size:
                 raise UserError(

@@ -9,12 +9,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 import httpx
+from filelock import FileLock, Timeout
 
 from flows import access, deployments, recovery
 from flows.servers import die_with_parent
 from stages.core import tracking
+from stages.core.artifacts import data_root
 from stages.core.errors import UserError
 
 SECONDS_BETWEEN_SWEEPS = 10.0
@@ -38,6 +41,33 @@ def work(pool: str) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if pool not in deployments.POOLS:
         raise UserError(f"no work pool {pool!r}; there are: {', '.join(deployments.POOLS)}")
+    with _only_one(pool):
+        _keep_serving(pool)
+
+
+# ------------------------------------------------------------------------------------ helpers
+
+
+@contextlib.contextmanager
+def _only_one(pool: str) -> Iterator[None]:
+    """Wait until no other worker has this name: each would take the runs of the other for dead,
+    where it does not see their processes, as in two containers."""
+    name = recovery.worker_name(pool)
+    lock = FileLock(data_root() / "runs" / f"{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.warning(
+            "%s: another worker of this name is at work on this data root; waiting for its end. "
+            "Give this one a host name or a RLHF_DATA_ROOT of its own",
+            name,
+        )
+        lock.acquire(poll_interval=1.0)
+    with lock:
+        yield
+
+
+def _keep_serving(pool: str) -> None:
     short_lives = 0
     while short_lives < MAX_SHORT_LIVES:
         _wait_for_server()
@@ -46,9 +76,6 @@ def work(pool: str) -> None:
         short = time.monotonic() - began < SHORT_LIFE_SECONDS
         short_lives = short_lives + 1 if short else 0
     raise RuntimeError(f"Prefect's worker ended {short_lives} times soon after its start")
-
-
-# ------------------------------------------------------------------------------------ helpers
 
 
 def _wait_for_server() -> None:

@@ -1,5 +1,6 @@
 """Artifacts (content-addressed files and folders) and the record of a finished stage."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -130,6 +131,14 @@ def read_result(out_dir: Path) -> StageResult | None:
         return result if folder_files(out_dir) == result.files else None
     except (OSError, ValueError, AttributeError, TypeError):  # no JSON object, or files vanish
         return None
+
+
+def take_up(out_dir: Path) -> StageResult | None:
+    """``read_result`` for whoever goes on with the result. It counts as changed from now on: an
+    ``rlhf gc`` that has listed it leaves it."""
+    with contextlib.suppress(OSError):  # not there, or somebody else's
+        os.utime(out_dir / RESULT_FILE)
+    return read_result(out_dir)
 
 
 def _part(path: Path) -> Path:

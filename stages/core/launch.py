@@ -25,6 +25,7 @@ from stages.core.artifacts import (
     data_root,
     json_digest,
     read_result,
+    take_up,
     write_atomically,
 )
 from stages.core.config import Compute, Frozen, PPOConfig, StageConfig, TrainingConfig
@@ -65,7 +66,7 @@ def stage_folder(config: StageConfig, inputs: Frozen) -> Path:
 
 def finished_result(config: StageConfig, inputs: Frozen) -> StageResult | None:
     """The stage's result where its folder is complete and undamaged, else None."""
-    return read_result(stage_folder(config, inputs))
+    return take_up(stage_folder(config, inputs))
 
 
 def run_stage(
@@ -103,11 +104,14 @@ def run_stage(
             f"{config.stage}: another run is making {out_dir} right now; wait for it or cancel it"
         ) from None
     with lock:
-        if not fresh and (finished := read_result(out_dir)) is not None:
+        if not fresh and (finished := take_up(out_dir)) is not None:
             return finished
         was_complete = (out_dir / RESULT_FILE).exists()
         if out_dir.exists() and (fresh or was_complete):
             shutil.rmtree(out_dir)
+        if fresh:
+            # The stage's process would take up these checkpoints (stages/__main__.py).
+            shutil.rmtree(out_dir.with_suffix(".checkpoints"), ignore_errors=True)
         out_dir.mkdir(exist_ok=True)
         spec = {
             "stage": config.stage,

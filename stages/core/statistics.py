@@ -140,12 +140,6 @@ def win_outcomes(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
     return np.where(difference > 0, 1.0, np.where(difference < 0, 0.0, 0.5))
 
 
-def win_rate(first: ArrayLike, second: ArrayLike, *, num_samples: int, seed: int) -> Estimate:
-    """Share of items on which ``first`` scores above ``second``, ties counted half, with its
-    bootstrap 95 % interval; both of shape (N,)."""
-    return bootstrap_mean(win_outcomes(first, second), num_samples=num_samples, seed=seed)
-
-
 def accuracy(chosen: ArrayLike, rejected: ArrayLike) -> Estimate:
     """Share of pairs whose chosen side is the greater, ties counted half, with Wilson's 95 %
     interval.

@@ -133,7 +133,7 @@ def _contrasts(measured: Measurements, pair: tuple[str, str], draw: Draw) -> dic
         sides = first.scores[scorer], second.scores[scorer]
         outcomes = statistics.win_outcomes(*sides)
         contrasts[scorer] = Contrast(
-            win_rate=statistics.bootstrap_mean(outcomes, **draw),
+            win_rate=statistics.share(outcomes),
             ties=_ties(outcomes),
             num_prompts=len(outcomes),
             difference=statistics.paired_difference(*sides, **draw),
@@ -144,7 +144,7 @@ def _contrasts(measured: Measurements, pair: tuple[str, str], draw: Draw) -> dic
     if pair in measured.judged:
         judged = measured.judged[pair]
         contrasts[JUDGE] = Contrast(
-            win_rate=statistics.bootstrap_mean(judged.outcomes, **draw),
+            win_rate=statistics.share(judged.outcomes),
             ties=_ties(judged.outcomes),
             num_prompts=len(judged.outcomes),
             length_controlled=length_controlled_win_rate(

@@ -1,5 +1,6 @@
 import base64
 import json
+import socket
 import stat
 import threading
 from collections.abc import Iterator
@@ -118,6 +119,40 @@ def test_servers_know_their_own_names_only() -> None:
     assert "[::1]" in access.served_names("::1")
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::", "localhost"])
+def test_a_server_is_reached_under_a_name_that_it_serves(host: str) -> None:
+    assert access.own_name(host) in access.served_names(host)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        if family == socket.AF_INET6:  # as some systems have it by default, and uvicorn always
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((host, 0))
+        listener.listen()
+        name = access.own_name(host).strip("[]")
+        socket.create_connection((name, listener.getsockname()[1]), timeout=5).close()
+
+
+def test_names_that_the_user_gives_join_the_servers_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "https://proxy.example",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": "proxy.example, localhost",
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": "https://proxy.example",
+    }
+    own = access.prefect_rules("127.0.0.1", 4200) | access.mlflow_rules("127.0.0.1", 5000)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    rules = access.prefect_rules("127.0.0.1", 4200) | access.mlflow_rules("127.0.0.1", 5000)
+    for name in given:
+        assert rules[name] == f"{own[name]},{given[name].split(',')[0]}"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::"])
+def test_the_address_for_other_machines_has_no_password(host: str) -> None:
+    url = f"http://me:word@{access.own_name(host)}:5000"
+    name = "127.0.0.1" if host == "127.0.0.1" else socket.gethostname()
+    assert access.public_address(url, host) == f"http://{name}:5000"
+
+
 def test_accounts_are_set_up_in_files_that_hold_no_password(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -197,3 +232,23 @@ def test_accounts_that_mlflow_knows_by_a_file_are_left_to_it(
     (data_root / ".mlflow").mkdir()
     (data_root / ".mlflow" / "credentials").write_text("[mlflow]\n", encoding="utf-8")
     access.check_mlflow(guarded_server)
+
+
+@pytest.mark.parametrize("body", [b"<html></html>", b"{}", b"[]"])
+def test_a_page_in_place_of_the_api_is_one_line(body: bytes) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    with HTTPServer((servers.HOST, 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with pytest.raises(UserError, match="something else than Prefect's; PREFECT_API_URL must"):
+            access.check_prefect(f"http://{servers.HOST}:{server.server_port}")
+        server.shutdown()
+        thread.join()

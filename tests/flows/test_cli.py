@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows import cli
+from flows import cli, worker
 from flows.environment import CHECKOUT
 
 
@@ -56,6 +56,7 @@ def fails(
         (["--profile", "smollm2"], "base_model.source is empty"),
         (["--config", "gone.json"], "gone.json: No such file"),
         (["--until", "clean"], "collect has no data"),
+        (["--earlier-run", "demo"], "--earlier-run: say with --from which stage"),
     ],
 )
 def test_what_the_user_must_mend_is_one_line_before_a_server_starts(
@@ -90,7 +91,36 @@ def test_a_port_is_a_number_that_there_is(port: str, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as ended:
         cli.main(["up", "--prefect-port", port])
     assert ended.value.code == cli.USER_ERROR
-    assert f"'{port}'" in capsys.readouterr().err
+    assert f"'{port}' is no port: 1 to 65535" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--keep-runs", "--older-than"])
+@pytest.mark.parametrize("number", ["-1", "1.5", "few"])
+def test_a_number_of_things_to_keep_is_a_whole_one(
+    option: str, number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["gc", option, number])
+    assert ended.value.code == cli.USER_ERROR
+    assert f"argument {option}: '{number}' is no whole number from 0" in capsys.readouterr().err
+
+
+def test_a_worker_by_hand_tracks_where_the_standing_servers_say(
+    data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = []
+    monkeypatch.setattr(worker, "work", lambda pool: served.append(os.environ[tracking]))
+    monkeypatch.setattr(cli.servers, "is_healthy", lambda url: True)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(cli, "prepare", lambda: None)
+    monkeypatch.setenv("PREFECT_HOME", str(data_root))
+    tracking = "MLFLOW_TRACKING_URI"
+    monkeypatch.delenv(tracking)
+    with cli.servers.recorded("http://p", "http://m", "http://m"):
+        assert cli.main(["worker", "cpu"]) == 0
+        monkeypatch.setenv(tracking, "http://of-the-user")
+        assert cli.main(["worker", "cpu"]) == 0
+    assert served == ["http://m", "http://of-the-user"]
 
 
 @pytest.mark.slow

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
 
-from flows import deployments
+from flows import deployments, heartbeats
+from flows.pipeline import align
 from flows.profiles import PROFILES, cpu_demo
 from stages.core.config import PipelineConfig
 from stages.core.errors import UserError
@@ -86,7 +89,54 @@ def test_a_server_takes_them_and_a_second_time_changes_nothing() -> None:
         assert stored.schedules[0].active
         retrain = client.read_deployment_by_name("align/retrain")
         assert not retrain.schedules[0].active
-        assert len(client.read_automations_by_name(deployments.HEARTBEAT_AUTOMATION)) == 1
+        assert len(client.read_automations_by_name(heartbeats.AUTOMATION)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server", "data_root")
+def test_schedules_made_on_the_page_outlive_the_next_deployment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def two() -> list[RunnerDeployment]:
+        settings, schedule = cpu_demo(), deployments.RETRAIN_SCHEDULE
+        never = deployments._deployment(align, "of no schedule", "", "cpu")
+        return [never, deployments.retraining("of one", settings, schedule)]
+
+    monkeypatch.setattr(deployments, "deployments", two)
+    names = deployments.deploy()
+    with get_client(sync_client=True) as client:
+        never, weekly = (client.read_deployment_by_name(name) for name in names)
+        assert [item.active for item in weekly.schedules] == [False]
+        schedule = CronSchedule(cron="0 5 * * *", timezone="UTC")
+        client.create_deployment_schedules(never.id, [(schedule, True)])
+        client.update_deployment_schedule(weekly.id, weekly.schedules[0].id, active=True)
+        client.pause_deployment(never.id)
+        deployments.deploy()
+        never, weekly = (client.read_deployment_by_name(name) for name in names)
+        assert [item.schedule.cron for item in never.schedules] == ["0 5 * * *"]
+        assert never.paused
+        assert [item.active for item in weekly.schedules] == [True]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server", "data_root")
+def test_a_schedule_given_on_the_command_line_is_applied_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(deployments, "deployments", lambda: [])
+    for line in ("0 4 * * *", "0 6 * * *"):
+        schedule = deployments.cron(line, "UTC")
+        (name,) = deployments.deploy([deployments.retraining("hourly", cpu_demo(), schedule)])
+        with get_client(sync_client=True) as client:
+            stored = client.read_deployment_by_name(name).schedules
+            assert [(item.schedule.cron, item.active) for item in stored] == [(line, True)]
+
+
+@pytest.mark.parametrize("name", ["retrain", *PROFILES])
+def test_no_deployment_takes_the_name_of_a_built_in_one(name: str) -> None:
+    schedule = deployments.cron("0 4 * * *", "UTC")
+    with pytest.raises(UserError, match=f"--name {name}: align/{name} is a deployment of its own"):
+        deployments.deploy([deployments.retraining(name, cpu_demo(), schedule)])
 
 
 @pytest.mark.slow

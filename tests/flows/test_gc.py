@@ -10,13 +10,16 @@ from pathlib import Path
 import mlflow
 import pytest
 from filelock import FileLock
+from rich.console import Console
 
 from flows import cli, gc, waste
 from flows.servers import free_port
 from stages.core import tracking
 from stages.core.artifacts import StageResult, folder_files, read_result, write_result
-from stages.core.config import PipelineConfig
+from stages.core.config import CollectConfig, PipelineConfig
+from stages.core.contracts import CollectInputs
 from stages.core.errors import UserError
+from stages.core.launch import finished_result, stage_key
 
 DAY = 86400.0
 A, B, C, D = (letter * 12 for letter in "abcd")
@@ -94,15 +97,18 @@ def run(client: mlflow.MlflowClient) -> Callable[..., str]:
     return run
 
 
+def listed(keep_runs: int = 5, older_than_days: float = 7) -> list[waste.Waste]:
+    """What goes."""
+    return gc.find(keep_runs, older_than_days)[0]
+
+
 def found(keep_runs: int = 5, older_than_days: float = 7) -> dict[str, str]:
     """Why what goes, by its name."""
-    return {
-        "/".join(item.path.parts[-2:]): item.why for item in gc.find(keep_runs, older_than_days)
-    }
+    return {"/".join(item.path.parts[-2:]): item.why for item in listed(keep_runs, older_than_days)}
 
 
 def sweep(keep_runs: int = 5, older_than_days: float = 7) -> int:
-    removed, left = waste.remove(gc.find(keep_runs, older_than_days))
+    removed, left = waste.remove(listed(keep_runs, older_than_days))
     assert left == []
     return removed
 
@@ -203,10 +209,10 @@ def test_a_folder_that_a_process_works_in_stays_with_its_inputs(
     run()
     with FileLock(folder.with_suffix(".lock")):
         assert found() == {}
-    listed = gc.find(5, 7)
-    assert len(listed) == 2
+    going = listed()
+    assert len(going) == 2
     with FileLock(folder.with_suffix(".lock")):  # taken up between listing and removing
-        _, left = waste.remove(listed)
+        _, left = waste.remove(going)
     assert [item.path for item in left] == [folder]
     assert folder.exists()
 
@@ -216,10 +222,26 @@ def test_a_result_that_was_finished_since_it_was_listed_stays(
 ) -> None:
     folder = make("sft", A)
     run()
-    listed = gc.find(5, 7)
+    going = listed()
     os.utime(folder / "result.json")
-    assert waste.remove(listed) == (0, listed)
+    assert waste.remove(going) == (0, going)
     assert read_result(folder) is not None
+
+
+def test_a_result_that_a_run_has_reused_since_it_was_listed_stays(
+    data_root: Path, make: Callable[..., Path], run: Callable[..., str]
+) -> None:
+    config, inputs = CollectConfig(), CollectInputs()
+    folder = make("collect", stage_key(config, inputs))
+    fetched = make("sft", A)
+    run()
+    going = listed()
+    assert len(going) == 2
+    assert finished_result(config, inputs) is not None
+    assert tracking.fetch("sft", A) is not None
+    assert waste.remove(going) == (0, going)
+    assert read_result(folder) is not None
+    assert read_result(fetched) is not None
 
 
 @pytest.mark.parametrize("step", ["_set_aside", "_delete"])
@@ -283,6 +305,27 @@ def test_an_mlflow_that_does_not_know_these_results_is_refused(
     run(("sft", B))
     with pytest.raises(UserError, match="is MLFLOW_TRACKING_URI the one"):
         gc.find(5, 7)
+
+
+def test_what_another_mlflow_tracks_is_kept_with_its_inputs_and_named(
+    make: Callable[..., Path],
+    run: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    known = run(("sft", A))
+    make("sft", A, run=known)
+    make("clean", B)
+    make("sft", C, [f"runs/clean/{B}/documents"], run="0" * 32)
+    make("clean", D)
+    assert found() == {f"clean/{D}": "no run has it"}
+    gc.clean_up(Console(width=200), 5, 7, apply=False)
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith("Kept, since another MLflow than sqlite:///")
+    assert line.endswith(f": runs/sft/{C}")
+    make("ppo", B, [f"runs/sft/{C}/model"], run=run(("ppo", B)))
+    gc.clean_up(Console(width=200), 5, 7, apply=False)
+    assert "Kept" not in capsys.readouterr().out  # needed anyway
 
 
 def test_without_mlflow_nothing_is_removed_and_no_password_is_shown(

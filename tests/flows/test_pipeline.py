@@ -3,9 +3,14 @@
 import time
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import mlflow
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.flow_engine import run_flow_sync
+from prefect.states import AwaitingRetry
 
 from flows import pipeline, progress, stage_flows, stage_task
 from flows.profiles import override
@@ -15,17 +20,19 @@ from stages.core.config import Compute, Frozen, PipelineConfig, StageConfig
 from stages.core.contracts import Datasets, EvaluateOutputs, PPOOutputs, SFTOutputs
 from stages.core.errors import StageCrashedError, UserError
 from stages.core.launch import stage_folder
+from stages.core.tracking.client import process_tags
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "data_root")
 
 
 class Calls:
-    """Stands for the stages' processes: writes each stage's result at once and counts."""
+    """Stands for the stages' processes: counts, and tracks and writes each stage's result."""
 
     def __init__(self) -> None:
         self.stages: list[str] = []
         self.fresh: list[bool] = []
-        self.crashes: list[BaseException] = []
+        self.crashes: list[BaseException | None] = []
+        """How the next stages end, the next one last; None for well."""
 
     def run_stage(
         self, config: StageConfig, inputs: Frozen, compute: Compute, **options: Any
@@ -34,9 +41,14 @@ class Calls:
         self.fresh.append(options["fresh"])
         options["on_line"]("a line")
         options["on_progress"]({"step": 1, "total": 2, "metrics": {"loss": 0.5}})
-        if self.crashes:
-            raise self.crashes.pop()
         out_dir = stage_folder(config, inputs)
+        parent = options["environment"][tracking.PARENT_RUN_VARIABLE]
+        client = mlflow.MlflowClient()
+        tags = {**process_tags(), "mlflow.parentRunId": parent, "stage_key": out_dir.name}
+        experiment = client.get_run(parent).info.experiment_id
+        run_id = client.create_run(experiment, tags=tags, run_name=config.stage).info.run_id
+        if self.crashes and (crash := self.crashes.pop()) is not None:
+            raise crash
         out_dir.mkdir(parents=True, exist_ok=True)
         (out_dir / "train.jsonl").write_text(config.stage, encoding="utf-8")
         data = Datasets(documents=make_artifact("documents", out_dir))
@@ -47,7 +59,9 @@ class Calls:
             outputs=data.model_dump(mode="json"),
             metrics={"documents": 40.0},
             files=files,
+            tracking_run_id=run_id,
         )
+        client.set_terminated(run_id)
         write_result(out_dir, result)
         return result
 
@@ -69,9 +83,6 @@ def _align(config: PipelineConfig, **options: Any) -> progress.Reporter:
 
 def _flow_run(reporter: progress.Reporter) -> tuple[Any, dict[str, Any]]:
     """The flow run and its task runs by name, when the server has stored all of them."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-
     with get_client(sync_client=True) as client:
         flow_run = client.read_flow_run(reporter.flow_run_id)
         of_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
@@ -152,6 +163,25 @@ def test_a_crash_is_retried_and_then_continues(tiny_config: PipelineConfig, call
     assert calls.fresh == [True, False, False, True]
 
 
+def test_a_run_that_begins_again_takes_its_own_forced_results_and_no_older_ones(
+    tiny_config: PipelineConfig, calls: Calls
+) -> None:
+    _align(tiny_config)
+    calls.crashes = [KeyboardInterrupt(), None]
+    reporter = progress.Reporter()
+    options = {"config": tiny_config, "until_stage": "clean", "fresh": True}
+    with progress.reporting_to(reporter), pytest.raises(KeyboardInterrupt):
+        pipeline.align(**options)
+    assert calls.stages == ["collect", "clean"] * 2
+    with get_client(sync_client=True) as client:
+        flow_run_id = UUID(reporter.flow_run_id)
+        client.set_flow_run_state(flow_run_id, AwaitingRetry(), force=True)
+        flow_run = client.read_flow_run(flow_run_id)
+    run_flow_sync(pipeline.align, flow_run=flow_run, parameters=options)
+    assert calls.stages[4:] == ["clean"]
+    assert calls.fresh[4:] == [True]  # what lies there is the older run's
+
+
 def test_the_third_crash_ends_the_run(tiny_config: PipelineConfig, calls: Calls) -> None:
     calls.crashes = [StageCrashedError("killed; whole log: x.log")] * 3
     reporter = progress.Reporter()
@@ -181,6 +211,14 @@ def test_an_interrupt_is_recorded_everywhere(tiny_config: PipelineConfig, calls:
     flow_run, task_runs = _flow_run(reporter)
     assert flow_run.state.name == "Crashed"
     assert task_runs["collect"].state.is_final()
+
+
+def test_an_earlier_run_without_a_first_stage_is_refused(
+    tiny_config: PipelineConfig, calls: Calls
+) -> None:
+    with pytest.raises(UserError, match="choose in From stage which stage is the first"):
+        _align(tiny_config, earlier_run="demo")
+    assert calls.stages == []
 
 
 def test_missing_data_stops_the_run_before_any_stage(

@@ -30,8 +30,9 @@ from prefect.states import (
 
 from flows import recovery, servers
 
-HERE = os.uname().nodename
-ON_THIS_MACHINE = {recovery.WORKER_LABEL: recovery.worker_name("cpu")}
+HERE = "this-machine-00c0ffee"
+ON_THIS_MACHINE = {recovery.WORKER_LABEL: f"{HERE}-cpu"}
+OURS = [recovery.OWN_TAG]
 ELSEWHERE = {recovery.WORKER_LABEL: "another-machine-cpu"}
 GONE = {recovery.PROCESS_LABEL: f"{HERE} 1 1.00"}
 """The mark of a process whose number another one has now."""
@@ -47,7 +48,7 @@ def client(prefect_server: None) -> Iterator[SyncPrefectClient]:
 def deployment(client: SyncPrefectClient) -> UUID:
     client.create_work_pool(WorkPoolCreate(name="cpu", type="process"))
     flow = client.create_flow_from_name("recovered")
-    return client.create_deployment(flow, "recovered", work_pool_name="cpu")
+    return client.create_deployment(flow, "recovered", work_pool_name="cpu", tags=OURS)
 
 
 @pytest.fixture
@@ -56,13 +57,14 @@ def run_in(
 ) -> Iterator[Callable[..., FlowRun]]:
     """Makes a run of the deployment in a state; no other test's sweep finds it. Here states count
     as old at once."""
+    monkeypatch.setattr(recovery, "machine", lambda: HERE)
     for name in ("STUCK_SECONDS", "SETTLING_SECONDS", "CANCELLING_SECONDS"):
         monkeypatch.setattr(recovery, name, -1)
     made: list[UUID] = []
 
     def make(state: Any, labels: dict[str, Any], of: UUID | None = deployment) -> FlowRun:
         if of is None:
-            run = client.create_flow_run(_nothing, state=Pending())
+            run = client.create_flow_run(_nothing, state=Pending(), tags=OURS)
         else:
             run = client.create_flow_run_from_deployment(of)
         made.append(run.id)
@@ -143,6 +145,17 @@ def test_a_run_that_is_killed_again_and_again_stays_crashed(client, run_in):
     assert client.read_flow_run(run.id).labels[recovery.RECOVERIES_LABEL] == recovery.MAX_RECOVERIES
 
 
+def test_a_run_that_is_lost_again_and_again_before_it_begins_crashes(client, run_in):
+    lost_before = {recovery.RECOVERIES_LABEL: recovery.MAX_RECOVERIES}
+    run = run_in(Pending(), ON_THIS_MACHINE | lost_before)
+    recovery.sweep()
+    state = _state(client, run)
+    assert (state.name, state.message) == (
+        "Crashed",
+        "Its worker was killed before it began. It was begun 5 times.",
+    )
+
+
 def test_a_killed_run_of_the_command_line_stays_crashed(client, run_in):
     run = run_in(Running(), GONE, of=None)
     recovery.sweep()
@@ -161,7 +174,9 @@ def test_a_stage_that_outlived_its_flow_is_ended_before_the_run_begins_again(
 
 def test_a_dead_run_gives_its_place_to_the_next(client, run_in):
     flow = client.create_flow_from_name("one at a time")
-    of = client.create_deployment(flow, "limited", work_pool_name="cpu", concurrency_limit=1)
+    of = client.create_deployment(
+        flow, "limited", work_pool_name="cpu", concurrency_limit=1, tags=OURS
+    )
     first, second = (run_in(Scheduled(), ON_THIS_MACHINE, of=of) for _ in range(2))
 
     def begin(run):
@@ -233,6 +248,22 @@ def test_another_machine_has_ten_minutes(client, run_in, state, monkeypatch):
     run = run_in(state, ELSEWHERE)
     recovery.sweep()
     assert _state(client, run).name == "AwaitingRetry"
+
+
+@pytest.mark.parametrize(
+    "state", [Running(), Pending(), Crashed(), Cancelling(), Scheduled(name="Late")]
+)
+def test_other_peoples_runs_are_left_alone(client, run_in, state):
+    flow = client.create_flow_from_name("of others")
+    theirs = client.create_deployment(flow, "of others", work_pool_name="cpu")
+    run = run_in(state, ON_THIS_MACHINE, of=theirs)
+    task_run = client.create_task_run(task(lambda: None, name="sft"), run.id, "0", state=Running())
+    assert recovery.sweep() == []
+    recovery.explain_waiting()
+    assert _state(client, run).id == run.state.id
+    client.set_flow_run_state(run.id, Completed(), force=True)
+    recovery.sweep()
+    assert client.read_task_run(task_run.id).state.type == "RUNNING"
 
 
 # ------------------------------------------------------------------- not begun, not cancelled

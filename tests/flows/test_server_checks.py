@@ -1,5 +1,6 @@
 import contextlib
 import json
+import os
 import socket
 import sqlite3
 import threading
@@ -130,3 +131,24 @@ def test_what_a_killed_up_left_is_found(data_root: Path, monkeypatch: pytest.Mon
         )
     finally:
         servers.stop(left)
+
+
+def test_a_data_root_that_may_not_be_entered_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o000)
+    monkeypatch.setenv("RLHF_DATA_ROOT", str(closed))
+    monkeypatch.setenv("PREFECT_HOME", str(closed / "prefect"))
+    user = os.geteuid()
+    if user == 0:  # who may enter everything
+        os.seteuid(65534)
+    try:
+        found = [
+            server_checks.database("Prefect", f"sqlite+aiosqlite:///{closed}/prefect/prefect.db"),
+            server_checks.leftovers(),
+        ]
+    finally:
+        os.seteuid(user)
+    assert [finding.mark for finding in found] == [BAD, BAD]
+    assert all("Permission denied" in finding.text for finding in found)

@@ -8,14 +8,25 @@ import pytest
 
 from flows import stage_task
 from stages.core.artifacts import StageResult
-from stages.core.config import CollectConfig, Compute
+from stages.core.config import (
+    BaseModelConfig,
+    CleanConfig,
+    CollectConfig,
+    Compute,
+    EvaluateConfig,
+    PPOConfig,
+    PretrainConfig,
+    StageConfig,
+    TokenizerConfig,
+)
 from stages.core.contracts import CollectInputs
 from stages.core.errors import StageOutOfMemoryError, UserError
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "data_root")
 
+TRAINING = PretrainConfig()
 Tries = list[tuple[int, bool]]
-Run = Callable[[int], None]
+Run = Callable[..., None]
 
 
 @pytest.fixture
@@ -28,16 +39,17 @@ def tries() -> Tries:
 def run(tries: Tries, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a stage for which a micro batch of so many sequences is not too much."""
 
-    def with_room_for(room: int) -> None:
+    def with_room_for(room: int, config: StageConfig = TRAINING) -> None:
         def run_stage(config: Any, inputs: Any, compute: Compute, **options: Any) -> StageResult:
             tries.append((compute.micro_batch_size, options["fresh"]))
             if compute.micro_batch_size > room:
-                raise StageOutOfMemoryError("collect ran out of memory; whole log: /x.log")
-            return StageResult(stage="collect", key="0", outputs={}, metrics={}, files={})
+                raise StageOutOfMemoryError(f"{config.stage} ran out of memory; whole log: /x.log")
+            return StageResult(stage=config.stage, key="0", outputs={}, metrics={}, files={})
 
         monkeypatch.setattr(stage_task, "run_stage", run_stage)
         compute = Compute(micro_batch_size=12, num_threads=3)
-        arguments = (CollectConfig(), CollectInputs(), compute, True, "", [])
+        # The inputs only count for the key of a folder that is not there.
+        arguments = (config, CollectInputs(), compute, True, "", [])
         stage_task.run_or_reuse(*arguments, return_state=True).result()
 
     return with_room_for
@@ -61,6 +73,25 @@ def test_not_enough_memory_for_one_sequence_is_one_line_with_the_cure(
         run(0)
     assert [size for size, _ in tries] == [12, 6, 3, 1]
     message = str(refusal.value)
-    assert message.startswith("collect ran out of memory; whole log: /x.log; even one sequence at")
-    assert "shorten collect's max_length or max_completion_length, or take a smaller" in message
+    assert message.startswith("pretrain ran out of memory; whole log: /x.log; even one sequence at")
+    assert "shorten pretrain's max_length or max_completion_length, or take a smaller" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("config", [PPOConfig(), EvaluateConfig()])
+def test_ppo_and_the_evaluation_have_micro_batches_too(
+    config: StageConfig, run: Run, tries: Tries
+) -> None:
+    run(6, config)
+    assert [size for size, _ in tries] == [12, 6]
+
+
+@pytest.mark.parametrize(
+    "config", [CollectConfig(), CleanConfig(), TokenizerConfig(), BaseModelConfig()]
+)
+def test_a_stage_without_micro_batches_is_not_tried_again(
+    config: StageConfig, run: Run, tries: Tries
+) -> None:
+    with pytest.raises(UserError, match=rf"micro_batch_size does not help {config.stage}: give it"):
+        run(0, config)
+    assert len(tries) == 1

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from flows import access, servers
+from flows import access, servers, worker
 from flows.environment import CHECKOUT, LEASE_STORAGE
 from flows.recovery import RUN_VARIABLE
 from stages.core.config import PipelineConfig
@@ -201,3 +202,21 @@ def test_a_place_in_a_limited_deployment_outlives_a_killed_server(
     # A run whose lease cannot be renewed is ended by Prefect.
     renewed = {"lease_duration": 300}
     assert call("POST", f"/v2/concurrency_limits/leases/{lease}/renew", renewed) is None
+
+
+def test_a_second_worker_of_one_name_waits_for_the_end_of_the_first(
+    data_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = threading.Event()
+
+    def serve() -> None:
+        with worker._only_one("cpu"):
+            served.set()
+
+    second = threading.Thread(target=serve)
+    with worker._only_one("cpu"), worker._only_one("gpu"):
+        second.start()
+        assert not served.wait(0.5)
+    assert served.wait(10)
+    second.join()
+    assert "another worker of this name is at work" in caplog.text

@@ -25,6 +25,8 @@ import requests
 
 from stages.core.artifacts import data_root
 from stages.core.errors import without_passwords
+from stages.core.machine import machine
+from stages.core.tracking.artifact_store import LOCATION, choose_way
 
 if TYPE_CHECKING or "mlflow" in sys.modules:
     import mlflow
@@ -57,6 +59,7 @@ def set_up() -> str:
         uri = f"sqlite:///{folder / 'mlflow.db'}"
     uri = os.environ["MLFLOW_TRACKING_URI"] = _without_login(uri)
     mlflow.set_tracking_uri(uri)
+    choose_way(uri)
     return uri
 
 
@@ -106,8 +109,8 @@ def experiment_id(client: PatientClient, name: str) -> str:
         if experiment.lifecycle_stage == "deleted":  # in the UI; its name stays taken
             client.restore_experiment(experiment.experiment_id)
         return str(experiment.experiment_id)
-    is_local = os.environ["MLFLOW_TRACKING_URI"].startswith("sqlite")
-    location = (data_root() / "mlflow" / "artifacts").as_uri() if is_local else None
+    is_served = os.environ["MLFLOW_TRACKING_URI"].startswith("http")
+    location = None if is_served else LOCATION
     return str(client.create_experiment(name, artifact_location=location))
 
 
@@ -127,10 +130,10 @@ def log_params(client: PatientClient, run_id: str, params: Mapping[str, Any]) ->
 
 
 def process_tags() -> dict[str, str]:
-    """Host, number and start time of this process, by which its death is found out later."""
+    """Machine, number and start time of this process, by which its death is found out later."""
     process = psutil.Process()
     return {
-        "host": os.uname().nodename if sys.platform != "win32" else "",
+        "host": machine(),
         "process": f"{process.pid}@{process.create_time():.2f}",
     }
 

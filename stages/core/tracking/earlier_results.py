@@ -22,6 +22,7 @@ from stages.core.artifacts import (
     data_root,
     folder_files,
     read_result,
+    take_up,
     write_result,
 )
 from stages.core.errors import UserError
@@ -66,19 +67,23 @@ def earlier_run(reference: str) -> EarlierRun:
     return EarlierRun(run.info.run_id, run.info.run_name, experiment, found)
 
 
-def fetch(stage: str, key: str) -> StageResult | None:
+def fetch(stage: str, key: str, of_run: str = "") -> StageResult | None:
     """The stage's result from this machine's folder, or else fetched from the artifacts of a run
     that finished it; None where no run has.
 
     A fetched folder appears as a whole or not at all, and only with the digests that its maker
     recorded.
+
+    Args:
+        of_run: only what this pipeline run has made, which is not in this machine's folder.
     """
     folder = data_root() / "runs" / stage / key
-    local = read_result(folder)
-    if local is not None:
+    if not of_run and (local := take_up(folder)) is not None:
         return local
     client = PatientClient()
     wanted = f"tags.stage_key = '{key}' and attributes.status = 'FINISHED'"
+    if of_run:
+        wanted += f" and tags.mlflow.parentRunId = '{of_run}'"
     for run in client.search_runs(all_experiments(client), wanted):
         if run.info.run_name == stage and "reused_from" not in run.data.tags:
             result = _download(client, run.info.run_id, folder)

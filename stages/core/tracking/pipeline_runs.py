@@ -113,6 +113,15 @@ def made_in(parent_run_id: str, result: StageResult) -> bool:
     return result.tracking_run_id in made
 
 
+def has_begun_here(parent_run_id: str, stage: str, key: str) -> bool:
+    """Whether this pipeline run has begun to make this result on this machine."""
+    client = PatientClient()
+    experiment = client.get_run(parent_run_id).info.experiment_id
+    here = f"tags.stage_key = '{key}' and tags.host = '{process_tags()['host']}'"
+    begun = client.search_runs([experiment], f"{_children(parent_run_id)} and {here}")
+    return any(run.info.run_name == stage for run in begun)
+
+
 def log_report(run_id: str, folder: Path) -> None:
     """Attach the report to the parent run as well, where people look first."""
     PatientClient().log_artifacts(run_id, str(folder), "report")

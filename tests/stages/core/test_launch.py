@@ -172,6 +172,20 @@ def test_fresh_makes_a_sound_folder_again_with_equal_content(copy):
 
 
 @pytest.mark.slow
+def test_fresh_does_not_go_on_from_checkpoints_that_lie_aside(tmp_path):
+    inputs = documents(tmp_path / "documents")
+    aside = stage_folder(CONFIG, inputs).with_suffix(".checkpoints")
+    (aside / "checkpoint-5").mkdir(parents=True)
+    stopped = {"RLHF_PARENT_PID": "1"}  # before it begins, to see what it would find
+    with pytest.raises(StageCrashedError):
+        run_stage(CONFIG, inputs, Compute(), on_line=str, environment=stopped)
+    assert aside.exists()
+    with pytest.raises(StageCrashedError):
+        run_stage(CONFIG, inputs, Compute(), on_line=str, environment=stopped, fresh=True)
+    assert not aside.exists()
+
+
+@pytest.mark.slow
 def test_an_incomplete_folder_is_kept_to_be_continued(tmp_path):
     inputs = documents(tmp_path / "documents")
     folder = stage_folder(CONFIG, inputs)

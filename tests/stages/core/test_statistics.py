@@ -20,7 +20,6 @@ from stages.core.statistics import (
     share,
     signed_rank_correlation,
     win_outcomes,
-    win_rate,
 )
 
 DRAW = {"num_samples": 1000, "seed": 0}
@@ -133,11 +132,7 @@ def test_paired_difference_ignores_what_both_sides_share() -> None:
 
 def test_ties_count_half() -> None:
     assert win_outcomes([1, 2, 3], [0, 2, 4]).tolist() == [1.0, 0.5, 0.0]
-    assert win_rate([1, 2, 3, 9], [0, 2, 4, 0], **DRAW).value == 0.625
-
-
-def test_win_rate_of_certain_winner() -> None:
-    assert win_rate([1, 1, 1], [0, 0, 0], **DRAW) == (1.0, 1.0, 1.0)
+    assert share(win_outcomes([1, 2, 3, 9], [0, 2, 4, 0])).value == 0.625
 
 
 def test_accuracy_has_wilsons_interval() -> None:
@@ -242,9 +237,10 @@ def test_intervals_of_a_win_rate_cover_the_truth_as_often_as_they_say(num_ties: 
     num_trials, by_bootstrap, by_wilson = 400, 0, 0
     for trial in range(num_trials):
         first = rng.choice([1.0, -1.0, 0.0], 100, p=chances)
-        _, low, high = win_rate(first, np.zeros(100), num_samples=500, seed=trial)
+        outcomes = win_outcomes(first, np.zeros(100))
+        _, low, high = bootstrap_mean(outcomes, num_samples=500, seed=trial)
         by_bootstrap += low <= truth <= high
-        _, low, high = accuracy(first, np.zeros(100))
+        _, low, high = share(outcomes)
         by_wilson += low <= truth <= high
     assert 0.90 <= by_bootstrap / num_trials <= 0.98
     # With ties, Wilson's interval is wider than it need be.

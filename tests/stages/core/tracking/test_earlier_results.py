@@ -3,11 +3,11 @@ all."""
 
 import shutil
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
 import pytest
 
 from stages.core import tracking
+from stages.core.artifact_root import artifact_root
 from stages.core.artifacts import StageResult, data_root, folder_files, read_result, write_result
 from stages.core.config import CleanConfig, PipelineConfig
 from stages.core.errors import UserError
@@ -53,7 +53,8 @@ def other_machine(tmp_path_factory, monkeypatch):
 
 
 def artifacts(client, run_id):
-    return Path(unquote(urlparse(client.get_run(run_id).info.artifact_uri).path)) / "stage"
+    path = client.get_run(run_id).info.artifact_uri.removeprefix("mlflow-artifacts:/")
+    return Path(artifact_root(tracking.set_up())) / path / "stage"
 
 
 # ------------------------------------------------------------------------------------ by key
@@ -80,6 +81,19 @@ def test_a_damaged_folder_is_fetched_anew(finish):
     (folder / "sft" / "train.jsonl").write_text("damaged")
     assert tracking.fetch("clean", "aaaaaaaaaaa3") is not None
     assert "aaaaaaaaaaa3" in (folder / "sft" / "train.jsonl").read_text()
+
+
+def test_of_one_pipeline_run_no_other_ones_result_is_taken(finish, parent, other_machine):
+    finish("aaaaaaaaaaa4")
+    assert tracking.has_begun_here(parent, "clean", "aaaaaaaaaaa4")
+    assert not tracking.has_begun_here(parent, "sft", "aaaaaaaaaaa4")
+    other = tracking.start_pipeline_run(PipelineConfig(profile="other"), "another")
+    assert tracking.fetch("clean", "aaaaaaaaaaa4", other) is None
+    assert not tracking.has_begun_here(other, "clean", "aaaaaaaaaaa4")
+    root = other_machine()
+    assert tracking.fetch("clean", "aaaaaaaaaaa4", other) is None
+    assert tracking.fetch("clean", "aaaaaaaaaaa4", parent) is not None
+    assert (root / "runs" / "clean" / "aaaaaaaaaaa4").exists()
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing", "additional", "no mark"])
