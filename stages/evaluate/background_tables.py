@@ -169,8 +169,8 @@ def notes(config: EvaluateConfig, measured: Measurements) -> list[str]:
         "random numbers for each model. KL is the sum over a reply's tokens of "
         "log p(model) − log p(SFT model) at that temperature.",
         f"Intervals are 95\u00a0%: {config.num_bootstrap_samples} bootstrap resamples of the "
-        "prompts, differences paired by prompt; Wilson's for win rates (ties count half) and for the "
-        "shares of toxic or refusing replies.",
+        "prompts, differences paired by prompt; Wilson's for win rates (ties count half) and for "
+        "the shares of toxic or refusing replies.",
     ]
     if measured.num_bytes:
         notes.append(
