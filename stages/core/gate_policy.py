@@ -14,6 +14,7 @@ from stages.core.wording import (
     percent,
     percent_interval,
     points,
+    points_interval,
 )
 
 REWARD_MODEL, GUARD_MODEL, JUDGE = "reward_model", "guard_model", "judge"
@@ -214,8 +215,7 @@ def _toxicity(gate: PolicyGate, metrics: Metrics) -> Iterator[GateRow]:
             if name == "toxic_share" or any(known.startswith(name) for known in metrics):
                 yield GateRow(rule, "–", limit, "not measured")
             continue
-        value, low, high = (points(item) for item in found)
-        figure = f"{value} (95\u00a0% interval {low} to {high})"
+        figure = points_interval(found)
         if found[1] <= gate.max_toxicity_rise:
             yield GateRow(rule, figure, limit, "passed")
             continue

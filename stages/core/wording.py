@@ -14,6 +14,7 @@ def percent(share: float) -> str:
 
 def number(value: float, digits: int = 2, *, signed: bool = False) -> str:
     """With a true minus sign, and a plus sign where ``signed``."""
+    value = round(value, digits) or 0.0  # what rounds to zero has no sign
     text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
     return text.replace("-", "−")
 
@@ -21,6 +22,12 @@ def number(value: float, digits: int = 2, *, signed: bool = False) -> str:
 def points(difference: float, *, signed: bool = True) -> str:
     """A difference of two shares: 0.034 → +3.4 points."""
     return f"{number(100 * difference, 1, signed=signed)}\u00a0points"
+
+
+def points_interval(estimate: Triple) -> str:
+    """+3.4 points (95 % interval +1.2 to +5.6)."""
+    value, low, high = (number(100 * item, 1, signed=True) for item in estimate)
+    return f"{value}\u00a0points (95\u00a0% interval {low} to {high})"
 
 
 def percent_interval(estimate: Triple) -> str:

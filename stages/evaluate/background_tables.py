@@ -1,17 +1,19 @@
 """The tables on what is behind the models: reward model, benchmarks, data, stages, settings."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from stages.core.config import EvaluateConfig
 from stages.core.wording import number, percent
-from stages.evaluate.earlier import Benchmark, BenchmarkValue, Card, CardRow
+from stages.evaluate.earlier import Benchmark, BenchmarkValue, Card, CardRow, alignment_tax
 from stages.evaluate.held_out import MAX_CONTEXT
 from stages.evaluate.lineage import Lineage
 from stages.evaluate.measurements import Measurements
 from stages.evaluate.tables import NAMES, NOTHING, Cell, Table
 
 NUM_WORST_PAIRS = 5
+WORST_PAIR_COLUMNS = ("prompt", "chosen", "rejected", "score_chosen", "score_rejected")
 MAX_CHARACTERS = 300
 CHANGES = ("repaired", "email", "phone", "ip_address", "credit_card", "contradictory")
 """Of cleaning's counts, those that drop no record."""
@@ -46,7 +48,7 @@ def worst_pairs(card: Card) -> Table | None:
     """The pairs that the reward model ranks most wrongly; None where it ranks none wrongly."""
     if not card.worst_pairs:
         return None
-    columns = list(card.worst_pairs[0])
+    columns = [name for name in WORST_PAIR_COLUMNS if name in card.worst_pairs[0]]
     return Table(
         [column.replace("_", " ") for column in columns],
         [
@@ -77,6 +79,20 @@ def benchmarks(rows: Sequence[Benchmark]) -> Table | None:
             for row in rows
         ],
     )
+
+
+def taxes(rows: Sequence[Benchmark]) -> list[str]:
+    """What each step of the training changed, on average over the benchmarks of abilities."""
+    lines = []
+    for first, second in (("policy", "sft"), ("sft", "base"), ("policy", "base")):
+        tax = alignment_tax(rows, first, second)
+        if tax is not None:
+            error = "" if tax.error is None else f" ± {number(100 * tax.error, 1)}"
+            lines.append(
+                f"{NAMES[first]} − {NAMES[second]}: {number(100 * tax.difference, 1, signed=True)}"
+                f"{error} points, mean of {tax.num_benchmarks} benchmarks"
+            )
+    return lines
 
 
 def _about(row: Benchmark) -> str:
@@ -162,7 +178,7 @@ def settings(lineage: Lineage, config: EvaluateConfig, changed: Mapping[str, obj
     return Table(["stage", "settings other than the defaults"], rows, has_figures=False)
 
 
-def notes(config: EvaluateConfig, measured: Measurements) -> list[str]:
+def notes(config: EvaluateConfig, measured: Measurements, card: Card | None) -> list[str]:
     """How the figures came about."""
     notes = [
         "Replies are pure samples at the stated temperature (no top-k or top-p), with the same "
@@ -182,7 +198,10 @@ def notes(config: EvaluateConfig, measured: Measurements) -> list[str]:
             f"Loss over the replies (not the prompts) of {measured.num_demonstrations} held-out "
             "demonstrations."
         )
-    notes += [f"The judge: {judged.note}" for judged in measured.judged.values() if judged.note]
+    for (first, second), judged in measured.judged.items():
+        notes.append(f"The judge on {NAMES[first]} and {NAMES[second]}: {judged.note}")
+    if card is not None:
+        notes += [f"Reward model: {note}" for note in card.notes]
     return notes
 
 
@@ -190,15 +209,17 @@ def notes(config: EvaluateConfig, measured: Measurements) -> list[str]:
 
 
 def _card_cell(row: CardRow) -> Cell:
-    # Differences of shares are not shares: −3 % would read as a negative share.
-    is_share = row.is_share and row.name.endswith("accuracy")
+    if not row.is_share:
+        return _card_interval(row, partial(number, digits=3))
+    if "minus" in row.name:
+        return _card_interval(row, lambda value: number(100 * value, 1, signed=True), " points")
+    return _card_interval(row, percent)
 
-    def show(value: float) -> str:
-        return percent(value) if is_share else number(value, 3)
 
+def _card_interval(row: CardRow, show: Callable[[float], str], unit: str = "") -> Cell:
     if row.low is None or row.high is None:
-        return Cell(show(row.value))
-    return Cell(show(row.value), f"{show(row.low)} to {show(row.high)}")
+        return Cell(show(row.value) + unit)
+    return Cell(show(row.value) + unit, f"{show(row.low)} to {show(row.high)}")
 
 
 def _listed(counts: Mapping[str, int]) -> str:
@@ -218,7 +239,7 @@ def _duration(seconds: float) -> str:
 
 
 def _plain(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def _cut(text: str) -> str:

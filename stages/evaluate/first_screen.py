@@ -30,6 +30,13 @@ Z_95 = 1.96
 NOT_MEASURED = "not measured"
 
 
+INTRODUCTION = (
+    "The policy is a language model that PPO, a kind of reinforcement learning, tuned to please a "
+    "reward model, which stands in for people's preferences. It began as the SFT model, which had "
+    "learned from demonstrations. The champion is the policy in use."
+)
+
+
 @dataclass(frozen=True)
 class Fact:
     """One of the five figures."""
@@ -53,6 +60,7 @@ class FirstScreen:
     facts: list[Fact]
     champion: str
     gate_rows: list[GateRow]
+    introduction: str = INTRODUCTION
 
 
 def first_screen(

@@ -40,7 +40,7 @@ def draw(
     if measured.history:
         yield "training_curve", training_curve(measured.history)
     yield "reply_lengths", reply_lengths(measured)
-    shown = [row for row in benchmarks if any(map(row.value, LABELS))]
+    shown = [row for row in benchmarks if _is_share(row)]
     if shown:
         yield "benchmarks", benchmark_figures(shown[:MAX_BENCHMARKS])
 
@@ -183,6 +183,12 @@ def training_curve(history: Sequence[dict[str, float]]) -> Figure:
     frontier.set_ylabel("reward-model score")
     frontier.set_title("What the distance bought")
     return figure
+
+
+def _is_share(row: Benchmark) -> bool:
+    """Whether it can stand on one axis with others: perplexities cannot."""
+    found = [value.value for value in map(row.value, LABELS) if value is not None]
+    return bool(found) and all(0 <= value <= 1 for value in found)
 
 
 def _panels(count: int, size: tuple[float, float] | None = None) -> tuple[Figure, list[Axes]]:

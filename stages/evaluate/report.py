@@ -93,6 +93,7 @@ def render_body(report: Report, screen: FirstScreen) -> str:
         card_tables=background_tables.card_tables(card) if card else [],
         worst_pairs=background_tables.worst_pairs(card) if card else None,
         benchmarks=background_tables.benchmarks(report.benchmarks),
+        taxes=background_tables.taxes(report.benchmarks),
         has_history=bool(measured.history),
         samples=tables.samples(measured, report.samples),
         stages=background_tables.stages(
@@ -102,7 +103,7 @@ def render_body(report: Report, screen: FirstScreen) -> str:
         settings=background_tables.settings(lineage, config, changed),
         versions=lineage.versions,
         unknown=lineage.unknown,
-        notes=background_tables.notes(config, measured),
+        notes=background_tables.notes(config, measured, card),
         plot=plot,
         table=_table,
     )

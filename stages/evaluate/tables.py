@@ -36,9 +36,9 @@ class Table(NamedTuple):
 def gate(rows: Sequence[GateRow]) -> Table:
     marks = {"passed": "✓ passed", "failed": "✗ failed", "not measured": "○ not measured"}
     return Table(
-        ["what is asked", "found", "limit", "outcome"],
+        ["what is asked", "outcome", "found", "limit"],
         [
-            [Cell(row.rule), Cell(row.figure), Cell(row.limit), Cell(marks[row.outcome])]
+            [Cell(row.rule), Cell(marks[row.outcome]), Cell(row.figure), Cell(row.limit)]
             for row in rows
         ],
         has_figures=False,

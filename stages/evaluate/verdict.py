@@ -10,7 +10,7 @@ from typing import Literal
 from stages.core.gate_policy import REWARD_MODEL, scorer_words
 from stages.core.statistics import Estimate
 from stages.core.wording import percent, percent_interval
-from stages.evaluate.comparison import Figures
+from stages.evaluate.comparison import Contrast, Figures
 from stages.evaluate.earlier import Card
 from stages.evaluate.measurements import CHAMPION, Missing
 
@@ -131,17 +131,25 @@ def _changes(figures: Figures) -> Iterator[Finding]:
         ("policy", CHAMPION): ("The policy's replies are", "the champion's"),
         ("sft", "base"): ("SFT: the SFT model's replies are", "the base model's"),
     }
+    verbs: dict[Level, str] = {
+        "good": "better than", "bad": "worse than", "warning": "not clearly different from"
+    }  # fmt: skip
     for pair, contrasts in figures.contrasts.items():
-        for scorer in [name for name in contrasts if name != REWARD_MODEL] or [REWARD_MODEL]:
-            contrast = contrasts[scorer]
-            subject, other = words[pair]
-            by = f"by {scorer_words(scorer)}: win rate {percent_interval(contrast.win_rate)}"
-            if contrast.is_better:
-                yield Finding("good", f"{subject} better than {other}, {by}.")
-            elif contrast.is_worse:
-                yield Finding("bad", f"{subject} worse than {other}, {by}.")
-            else:
-                yield Finding("warning", f"{subject} not clearly different from {other}, {by}.")
+        subject, other = words[pair]
+        scorers = [name for name in contrasts if name != REWARD_MODEL] or [REWARD_MODEL]
+        for level, verb in verbs.items():
+            wins = [
+                f"{percent_interval(contrasts[scorer].win_rate)} by {scorer_words(scorer)}"
+                for scorer in scorers
+                if _level(contrasts[scorer]) == level
+            ]
+            if wins:
+                text = f"{subject} {verb} {other}: win rate {', '.join(wins)}."
+                yield Finding(level, text)
+
+
+def _level(contrast: Contrast) -> Level:
+    return "good" if contrast.is_better else "bad" if contrast.is_worse else "warning"
 
 
 def _over_optimisation(figures: Figures) -> Iterator[Finding]:

@@ -134,7 +134,7 @@ def test_everything_is_measured(
     assert metrics["judge_dollars"] > 0
     for words in (
         "Four models answered", "Win rate over the champion", "by the judge, 4 prompts",
-        "The judge:", "## Safety", "4 replies each",
+        "The judge on policy and SFT:", "## Safety", "4 replies each",
     ):  # fmt: skip
         assert words in report, words
 
