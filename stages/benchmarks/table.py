@@ -186,7 +186,8 @@ def _combined(
             "value": float(aggregate_subtask_metrics(values, sizes, by_size)),
             "stderr": _combined_stderr(errors, sizes, by_size),
         }
-    for level in ("chance", "majority"):
+    # That of MMLU's letters would be a mean over as many best letters as there are subjects.
+    for level in ("chance",) if by_size else ("chance", "majority"):
         levels = [item[level] for item in of_it]
         if None not in levels:
             row[level] = float(aggregate_subtask_metrics(levels, sizes, by_size))
