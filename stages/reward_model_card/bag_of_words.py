@@ -2,9 +2,9 @@
 understood anything."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -36,12 +36,14 @@ def word_margins(
         return None
     difference = _differences(vectorizer, training)
     model = LogisticRegression(fit_intercept=False, max_iter=MAX_ITERATIONS)
-    labels = np.repeat([1, 0], difference.shape[0])
-    model.fit(scipy.sparse.vstack([difference, -difference]), labels)
+    pairs = np.repeat(np.arange(len(training)), 2)
+    signs = np.tile([1.0, -1.0], len(training))
+    model.fit(difference[pairs].multiply(signs[:, None]).tocsr(), signs)
     margins: NDArray[np.float64] = model.decision_function(_differences(vectorizer, held_out))
     return margins
 
 
-def _differences(vectorizer: TfidfVectorizer, pairs: Sequence[TextPair]) -> scipy.sparse.csr_matrix:
+def _differences(vectorizer: TfidfVectorizer, pairs: Sequence[TextPair]) -> Any:
+    """A sparse matrix (N, words)."""
     chosen = vectorizer.transform([pair[0] for pair in pairs])
     return chosen - vectorizer.transform([pair[1] for pair in pairs])
