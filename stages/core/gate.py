@@ -24,8 +24,8 @@ def reward_model_refusals(gate: RewardModelGate, metrics: Mapping[str, float]) -
         )
     if not low > 0.5:
         reasons.append(
-            f"on {pairs} its accuracy may be chance: its 95 % interval, {_percent(low)} to "
-            f"{_percent(high)}, does not lie above 50 %"
+            f"its accuracy's 95 % interval on {pairs}, {_percent(low)} to {_percent(high)}, does "
+            "not lie above 50 %, which is chance"
         )
     if not accuracy - length >= gate.min_length_advantage:
         reasons.append(

@@ -79,7 +79,7 @@ def test_what_shuffled_labels_taught_is_stopped_in_one_line() -> None:
     assert state.name == "Failed"
     assert tag is not None
     assert tag.startswith("refused: it ranks 50.5 % of 400 held-out pairs as people did, less")
-    assert "may be chance" in tag
+    assert "which is chance" in tag
     assert "\n" not in state.message
     assert "so PPO does not begin" in state.message
     assert "reward_model_card.gate.action=warn" in state.message

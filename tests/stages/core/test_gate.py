@@ -30,8 +30,10 @@ def test_low_accuracy_is_named_with_both_figures() -> None:
 def test_an_interval_that_holds_one_half_may_be_chance() -> None:
     few = GOOD | {"num_pairs": 12.0, "reward_model_accuracy_low": 0.5}
     (reason,) = reward_model_refusals(RewardModelGate(), few)
-    assert "on 12 held-out pairs its accuracy may be chance" in reason
-    assert "50.0 % to 76.2 %" in reason
+    assert reason == (
+        "its accuracy's 95 % interval on 12 held-out pairs, 50.0 % to 76.2 %, does not lie above "
+        "50 %, which is chance"
+    )
 
 
 @pytest.mark.parametrize(("least", "refused"), [(0.0, False), (0.12, False), (0.125, True)])
