@@ -40,7 +40,7 @@ def cpu_demo() -> PipelineConfig:
                     "paths": [f"{SAMPLES}/{kind}.jsonl"],
                     "held_out_paths": [f"{SAMPLES}/{kind}_held_out.jsonl"],
                 }
-                for kind in ("documents", "sft", "preferences", "prompts")
+                for kind in ("documents", "sft", "preferences", "prompts", "labelled")
             },
             "clean": {"guard_share": 0.25},
             "tokenizer": {"vocab_size": 1024},
@@ -72,6 +72,14 @@ def cpu_demo() -> PipelineConfig:
             },
             "reward_model": reward_model,
             "guard_model": reward_model,
+            "classifier": {
+                "global_batch_size": 16,
+                "max_length": 64,
+                "num_epochs": 2.0,
+                "learning_rate": 1e-3,
+                "eval_steps": 25,
+                "save_steps": 25,
+            },
             "ppo": {
                 "total_episodes": 1920,
                 "max_prompt_length": 64,

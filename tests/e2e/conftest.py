@@ -117,6 +117,11 @@ def tiny() -> PipelineConfig:
     }
     settings = {
         "profile": "tiny",
+        "clean.guard_share": 0.0,
+        "collect.labelled.paths": [],
+        "collect.labelled.held_out_paths": [],
+        "reward_model_card.gate.action": "warn",
+        "evaluate.gate.action": "warn",
         "tokenizer.vocab_size": 400,
         "pretrain.max_steps": 2,
         "sft.num_epochs": 0.1,

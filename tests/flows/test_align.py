@@ -16,12 +16,14 @@ import pytest
 pytestmark = pytest.mark.slow
 
 BEFORE_PPO = ["collect", "clean", "tokenizer", "pretrain", "sft", "reward_model", "guard_model",
-              "reward_model_card"]  # fmt: skip
+              "reward_model_card", "classifier"]  # fmt: skip
 STAGES = [*BEFORE_PPO, "ppo", "evaluate"]
 SETTINGS = {
     "collect.documents.max_records": 300,
     "collect.sft.max_records": 120,
     "collect.preferences.max_records": 120,
+    "collect.labelled.max_records": 60,
+    "classifier.num_epochs": 0.5,
     "tokenizer.vocab_size": 512,
     "pretrain.max_steps": 20,
     "pretrain.model_overrides": {
@@ -79,9 +81,9 @@ def policy_digest(root: Path) -> str:
 
 @pytest.fixture(scope="module")
 def before_ppo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root in which everything up to the reward model's card is finished."""
+    """A data root in which everything before PPO is finished."""
     root = tmp_path_factory.mktemp("before-ppo") / "data"
-    states = run(root, "--until", "reward_model_card")
+    states = run(root, "--until", "classifier")
     assert states == dict.fromkeys(BEFORE_PPO, "done")
     return root
 

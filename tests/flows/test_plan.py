@@ -23,7 +23,7 @@ def _artifact(kind: str, name: str) -> Artifact:
 def test_from_scratch_the_stages_start_with_a_tokenizer() -> None:
     assert planned_stages(cpu_demo()) == (
         "collect", "clean", "tokenizer", "pretrain", "sft", "reward_model", "guard_model",
-        "reward_model_card", "ppo", "evaluate",
+        "reward_model_card", "classifier", "ppo", "evaluate",
     )  # fmt: skip
 
 
