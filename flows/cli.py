@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             up(console, options.host, options.prefect_port, options.mlflow_port)
         elif options.command == "gc":
             _clean_up(options, console)
+        elif options.command == "rollback":
+            _roll_back(console)
         elif options.command == "evaluate":
             _standing()
             benchmark_command.evaluate(options, console)
@@ -134,6 +136,12 @@ def _clean_up(options: argparse.Namespace, console: Console) -> None:
     gc.clean_up(console, options.keep_runs, options.older_than, options.apply)
 
 
+def _roll_back(console: Console) -> None:
+    _standing()
+    now, before = importlib.import_module("stages.core.tracking").rollback()
+    console.print(f"Champion is version {before} again; version {now} is the previous one now.")
+
+
 def _serve(options: argparse.Namespace, console: Console) -> None:
     """Commands that need a standing Prefect server: the user's, or that of ``rlhf up``."""
     standing = _standing()
@@ -212,6 +220,7 @@ def parser() -> argparse.ArgumentParser:
     for name, default in (("prefect", servers.PREFECT_PORT), ("mlflow", servers.MLFLOW_PORT)):
         help_port = f"{default}, or a free one where that is in use"
         up.add_argument(f"--{name}-port", type=_port, default=0, metavar="PORT", help=help_port)
+    commands.add_parser("rollback", help="make the previous champion champion again")
     commands.add_parser("doctor", help="look for what would stop a run, and say how to mend it")
     help_deploy = "bring work pools and deployments to the Prefect server"
     deploy = commands.add_parser("deploy", help=help_deploy)

@@ -43,6 +43,7 @@ FIGURES = {
         "bag_of_words_accuracy",
         "judge",
     ),
+    "classifier": ("accuracy", "majority_accuracy", "loss", "eval_accuracy"),
     "ppo": ("score_first", "score_last", "kl_last", "score", "kl"),
     "evaluate": (
         "oracle_base",

@@ -11,6 +11,8 @@ import pytest
 
 from flows import cli, worker
 from flows.environment import CHECKOUT
+from stages.core import tracking
+from stages.core.config import PipelineConfig
 
 
 def _command(*arguments: str) -> list[str]:
@@ -121,6 +123,23 @@ def test_a_worker_by_hand_tracks_where_the_standing_servers_say(
         monkeypatch.setenv(tracking, "http://of-the-user")
         assert cli.main(["worker", "cpu"]) == 0
     assert served == ["http://m", "http://of-the-user"]
+
+
+def test_rollback_goes_back_to_the_champion_before(
+    data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tracking.start_pipeline_run(PipelineConfig(profile="rollback"), "rollback")
+    (tmp_path / "policy").mkdir()
+    versions = [
+        tracking.register_policy(run, tmp_path / "policy", {"parent_run": run}) for _ in range(2)
+    ]
+    for version in versions:
+        tracking.promote(version)
+    assert cli.main(["rollback"]) == 0
+    assert f"Champion is version {versions[0]} again" in capsys.readouterr().out
+    champion = tracking.champion()
+    assert champion is not None
+    assert champion.version == versions[0]
 
 
 @pytest.mark.slow
