@@ -119,7 +119,9 @@ def benchmark_drops(metrics: Metrics) -> Iterator[tuple[str, float, float]]:
             [metrics.get(name + end, math.nan) for name in names] for end in ("", "_stderr")
         )
         sign = -1 if match[1].endswith(LOWER_IS_BETTER) else 1
-        drop, error = sign * (sft - policy), math.hypot(*errors)
+        drop = sign * (sft - policy)
+        difference = f"benchmark_{match[1]}_policy_minus_sft_stderr"
+        error = metrics.get(difference, math.hypot(*errors))
         if math.isfinite(drop) and math.isfinite(error):
             yield match[1], drop, error
 

@@ -74,7 +74,7 @@ def benchmarks(rows: Sequence[Benchmark]) -> Table | None:
                 Cell(row.task, _about(row), is_bold=True),
                 Cell(NOTHING if row.chance is None else number(row.chance, 3)),
                 *(_benchmark_cell(row.value(name)) for name in models),
-                _tax(row.value("policy"), row.value("sft")),
+                _difference_cell(row.difference("policy", "sft")),
             ]
             for row in rows
         ],
@@ -95,11 +95,14 @@ def taxes(rows: Sequence[Benchmark]) -> list[str]:
     return lines
 
 
+_BETTER = {True: "higher", False: "lower"}
+
+
 def _about(row: Benchmark) -> str:
-    questions = "" if row.num_questions is None else f", {row.num_questions} questions"
-    better = "higher" if row.higher_is_better else "lower"
+    questions = f", {row.num_questions:,} questions" if row.num_questions else ""
+    better = "" if row.higher_is_better is None else f", {_BETTER[row.higher_is_better]} is better"
     problem = f". Problem: {row.problem}" if row.problem else ""
-    return f"{row.metric}, {better} is better{questions}{problem}"
+    return f"{row.metric}{better}{questions}{problem}".removeprefix(", ").removeprefix(". ")
 
 
 def _benchmark_cell(found: BenchmarkValue | None) -> Cell:
@@ -109,13 +112,11 @@ def _benchmark_cell(found: BenchmarkValue | None) -> Cell:
     return Cell(number(found.value, 3), error)
 
 
-def _tax(policy: BenchmarkValue | None, sft: BenchmarkValue | None) -> Cell:
-    if policy is None or sft is None:
+def _difference_cell(found: BenchmarkValue | None) -> Cell:
+    if found is None:
         return Cell(NOTHING)
-    difference = number(policy.value - sft.value, 3, signed=True)
-    if policy.stderr is None or sft.stderr is None:
-        return Cell(difference)
-    return Cell(difference, f"± {number((policy.stderr**2 + sft.stderr**2) ** 0.5, 3)}")
+    error = "" if found.stderr is None else f"± {number(found.stderr, 3)}"
+    return Cell(number(found.value, 3, signed=True), error)
 
 
 # ---------------------------------------------------------------------------------------- lineage

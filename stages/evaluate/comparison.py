@@ -1,8 +1,11 @@
 """From measurements of single replies to the figures of the report: means, differences, win
 rates, each with its interval."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from stages.core import statistics
 from stages.core.statistics import Estimate, Unmeasured
@@ -167,5 +170,5 @@ def _measure_figures(measure: Measure, measured: Measurements, draw: Draw) -> Me
     )
 
 
-def _ties(outcomes: Sequence[float]) -> float:
-    return sum(outcome == 0.5 for outcome in outcomes) / len(outcomes)
+def _ties(outcomes: ArrayLike) -> float:
+    return float(np.mean(np.asarray(outcomes) == 0.5))

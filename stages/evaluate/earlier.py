@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -27,6 +27,9 @@ class _Read(BaseModel):
     """Only what the report shows is read; more may be there."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+Read = TypeVar("Read", bound=_Read)
 
 
 class CardRow(_Read):
@@ -111,17 +114,40 @@ class Benchmark(_Read):
     suite: str
     task: str
     metric: str
-    higher_is_better: bool = True
+    higher_is_better: bool | None = None
+    """None where nothing was measured."""
+    is_average: bool = False
+    """Over tasks of its suite."""
     chance: float | None = None
     """What guessing gives."""
     num_questions: int | None = None
     values: dict[str, BenchmarkValue | None] = {}
+    differences: dict[str, BenchmarkValue | None] = {}
+    """Later minus earlier model on the same questions, by ``<later>-<earlier>``."""
     problem: str | None = None
 
     def value(self, model: str) -> BenchmarkValue | None:
         """A model's figure, if it is a number."""
         found = self.values.get(model)
         return found if found is not None and math.isfinite(found.value) else None
+
+    def difference(self, first: str, second: str) -> BenchmarkValue | None:
+        """How far the first model lies above the second, with the standard error: that of the same
+        questions where it is known, else as of different ones."""
+        known = self.differences.get(f"{first}-{second}")
+        if known is not None and math.isfinite(known.value):
+            return known
+        left, right = self.value(first), self.value(second)
+        if left is None or right is None:
+            return None
+        errors = [item.stderr for item in (left, right) if item.stderr is not None]
+        error = math.hypot(*errors) if len(errors) == 2 else None
+        return BenchmarkValue(value=left.value - right.value, stderr=error)
+
+    @property
+    def is_headline(self) -> bool:
+        """MMLU's single subjects are too many to look at each."""
+        return self.suite != "mmlu" or self.is_average
 
 
 class _Benchmarks(_Read):
@@ -159,27 +185,33 @@ def read_benchmarks(artifact: Artifact) -> list[Benchmark]:
 
 
 def alignment_tax(benchmarks: Sequence[Benchmark], first: str, second: str) -> Tax | None:
-    """The mean difference of two models' accuracies; None where no benchmark gives one."""
-    pairs = [
-        (row.value(first), row.value(second))
+    """The mean difference of two models over suites and tasks that measure abilities: a suite's
+    average where it has one, else the first figure of each task. None where there is none."""
+    rows = [
+        row
         for row in benchmarks
-        if row.higher_is_better and row.suite not in NOT_AVERAGED
+        if row.higher_is_better and row.suite not in NOT_AVERAGED and row.difference(first, second)
     ]
-    both = [(left, right) for left, right in pairs if left is not None and right is not None]
-    if not both:
+    averaged = {row.suite for row in rows if row.is_average and row.task == row.suite}
+    chosen: dict[str, BenchmarkValue] = {}
+    for row in rows:
+        difference = row.difference(first, second)
+        is_taken = row.task == row.suite if row.suite in averaged else not row.is_average
+        if is_taken and difference is not None:
+            chosen.setdefault(row.task, difference)
+    if not chosen:
         return None
-    errors = [value.stderr for pair in both for value in pair]
-    known = [error for error in errors if error is not None and math.isfinite(error)]
+    errors = [item.stderr for item in chosen.values() if item.stderr is not None]
     return Tax(
         first,
         second,
-        sum(left.value - right.value for left, right in both) / len(both),
-        math.hypot(*known) / len(both) if len(known) == len(errors) else None,
-        len(both),
+        sum(item.value for item in chosen.values()) / len(chosen),
+        math.hypot(*errors) / len(chosen) if len(errors) == len(chosen) else None,
+        len(chosen),
     )
 
 
-def _read(kind: type[Any], path: Path, stage: str) -> Any:
+def _read(kind: type[Read], path: Path, stage: str) -> Read:
     try:
         return kind.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, ValidationError) as error:

@@ -47,15 +47,15 @@ def flat_metrics(
             if isinstance(contrast.length_controlled, Estimate):
                 add(f"{win_rate}_length_controlled", contrast.length_controlled)
     add("length_policy_minus_sft", figures.length_growth)
-    for measure, found in figures.measures.items():
-        for name, estimate in found.means.items():
+    for measure, shares in figures.measures.items():
+        for name, estimate in shares.means.items():
             add(f"{measure}_{name}", estimate)
-        for (first, second), estimate in found.differences.items():
+        for (first, second), estimate in shares.differences.items():
             add(f"{measure}_{first}_minus_{second}", estimate)
-    for name, found_in in figures.references.items():
-        for figure, value in found_in.figures.items():
+    for name, likeness in figures.references.items():
+        for likeness_name, value in likeness.figures.items():
             if isinstance(value, Estimate):
-                add(f"reference_{figure}_{name}", value)
+                add(f"reference_{likeness_name}_{name}", value)
     for total, values in measured.totals.items():
         metrics |= {f"{total}_{name}": value for name, value in values.values.items()}
     metrics |= {f"bits_per_byte_{name}": value for name, value in measured.bits_per_byte.items()}
@@ -65,15 +65,17 @@ def flat_metrics(
     if card is not None:
         for row in filter(None, map(card.row, (ACCURACY, *BASELINES))):
             add(row.name, row.estimate)
-    for benchmark in benchmarks:
-        for name in benchmark.values:
-            found = benchmark.value(name)
-            if found is None:
+    for benchmark in filter(lambda row: row.is_headline, benchmarks):
+        beginning = re.sub(r"\W+", "_", f"benchmark_{benchmark.task}_{benchmark.metric}")
+        found = {name: benchmark.value(name) for name in benchmark.values}
+        # The error of a difference is no combination of both errors: the questions are the same.
+        found["policy_minus_sft"] = benchmark.difference("policy", "sft")
+        for name, figure in found.items():
+            if figure is None:
                 continue
-            metric = re.sub(r"\W+", "_", f"benchmark_{benchmark.task}_{benchmark.metric}_{name}")
-            metrics[metric] = found.value
-            if found.stderr is not None:
-                metrics[f"{metric}_stderr"] = found.stderr
+            metrics[f"{beginning}_{name}"] = figure.value
+            if figure.stderr is not None:
+                metrics[f"{beginning}_{name}_stderr"] = figure.stderr
     return metrics
 
 

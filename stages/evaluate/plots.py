@@ -40,7 +40,7 @@ def draw(
     if measured.history:
         yield "training_curve", training_curve(measured.history)
     yield "reply_lengths", reply_lengths(measured)
-    shown = [row for row in benchmarks if _is_share(row)]
+    shown = [row for row in benchmarks if row.is_headline and _is_share(row)]
     if shown:
         yield "benchmarks", benchmark_figures(shown[:MAX_BENCHMARKS])
 

@@ -174,8 +174,9 @@ def _over_optimisation(figures: Figures) -> Iterator[Finding]:
             )
     for scorer, contrast in contrasts.items():
         controlled = contrast.length_controlled
-        is_known = isinstance(controlled, Estimate)
-        if contrast.win_rate.low > 0.5 and is_known and controlled.low <= 0.5:
+        if not isinstance(controlled, Estimate):
+            continue
+        if contrast.win_rate.low > 0.5 and controlled.low <= 0.5:
             yield Finding(
                 "warning",
                 f"At equal lengths the policy's win rate by {scorer_words(scorer)} is "

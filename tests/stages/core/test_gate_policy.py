@@ -126,6 +126,12 @@ def test_equal_benchmarks_without_errors_have_not_fallen() -> None:
     assert len(policy_refusals(GATE, equal | {"benchmark_a_acc_policy": 0.9})) == 1
 
 
+def test_paired_error_of_a_benchmarks_difference_is_preferred() -> None:
+    paired = GOOD | {"benchmark_arc_acc_policy_minus_sft_stderr": 0.01}
+    (reason,) = policy_refusals(GATE, paired)
+    assert "arc_acc by 5.0" in reason
+
+
 def test_gate_needs_neither_torch_nor_mlflow() -> None:
     code = (
         "import sys, stages.core.gate_policy; print({'torch', 'mlflow'} & set(sys.modules) or '')"

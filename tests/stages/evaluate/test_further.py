@@ -227,5 +227,6 @@ def test_card_and_benchmarks_of_earlier_stages_are_shown(evaluate, tmp_path: Pat
     assert metrics["benchmark_arc_easy_acc_policy"] == 0.4
     assert metrics["benchmark_arc_easy_acc_sft_stderr"] == 0.1
     assert "benchmark_arc_easy_acc_policy_stderr" not in metrics
+    assert metrics["benchmark_arc_easy_acc_policy_minus_sft"] == pytest.approx(-0.1)
     assert "plots/reward_model_card_scores.png" in report
     assert "**arc&#95;easy**" in report

@@ -117,7 +117,8 @@ def _make_benchmarks(text: str = "arc_easy") -> list[Benchmark]:
 
     return [
         Benchmark.model_validate(
-            {"suite": "arc", "task": text, "metric": "acc", "chance": 0.25, "num_questions": 200,
+            {"suite": "arc", "task": text, "metric": "acc", "higher_is_better": True,
+             "chance": 0.25, "num_questions": 200,
              "values": {"base": value(0.4), "sft": value(0.42), "policy": value(0.41)},
              "problem": None}
         ),

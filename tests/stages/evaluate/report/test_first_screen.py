@@ -7,7 +7,7 @@ import pytest
 
 from stages.core.config import PolicyGate
 from stages.evaluate.comparison import compare
-from stages.evaluate.earlier import alignment_tax
+from stages.evaluate.earlier import Benchmark, alignment_tax
 from stages.evaluate.first_screen import FirstScreen, first_screen
 from stages.evaluate.measurements import Measurements
 from stages.evaluate.metrics import flat_metrics
@@ -78,3 +78,27 @@ def test_alignment_tax_by_hand(make_benchmarks) -> None:
     assert tax.difference == pytest.approx(0.01)
     assert tax.error == pytest.approx((2 * 0.02**2) ** 0.5)
     assert alignment_tax(make_benchmarks(), "policy", "champion") is None
+
+
+def test_alignment_tax_counts_a_suite_once_and_no_figure_twice() -> None:
+    def row(suite: str, task: str, metric: str, change: float, **more: object) -> Benchmark:
+        values = {"sft": {"value": 0.5, "stderr": 0.1}, "policy": {"value": 0.5 + change}}
+        return Benchmark.model_validate(
+            {"suite": suite, "task": task, "metric": metric, "higher_is_better": True,
+             "values": values, **more}
+        )  # fmt: skip
+
+    paired = {"differences": {"policy-sft": {"value": -0.1, "stderr": 0.02}}}
+    rows = [
+        row("arc", "arc_easy", "acc", -0.1, **paired),
+        row("arc", "arc_easy", "acc_norm", -0.4),
+        row("glue", "glue", "average", 0.3, is_average=True,
+            differences={"policy-sft": {"value": 0.3, "stderr": 0.04}}),
+        row("glue", "sst2", "acc", 0.9),
+        row("crows_pairs", "crows_pairs_english", "pct_stereotype", 0.9),
+        Benchmark(suite="mmlu", task="mmlu_law", metric="", problem="no data"),
+    ]  # fmt: skip
+    tax = alignment_tax(rows, "policy", "sft")
+    assert tax is not None
+    assert (tax.difference, tax.num_benchmarks) == (pytest.approx(0.1), 2)
+    assert tax.error == pytest.approx((0.02**2 + 0.04**2) ** 0.5 / 2)
