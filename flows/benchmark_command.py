@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -165,8 +166,7 @@ def _run(config: StageConfig, inputs: Frozen, reporter: progress.Reporter) -> St
             reporter.warn(stage, line)
 
     reporter.start(stage)
-    state = "failed"
-    result: StageResult | None = None
+    began, state = time.monotonic(), "failed"
     try:
         result = run_stage(
             config,
@@ -182,7 +182,7 @@ def _run(config: StageConfig, inputs: Frozen, reporter: progress.Reporter) -> St
         state = "interrupted"
         raise
     finally:
-        reporter.end(stage, state, result.seconds if result else 0.0, {})
+        reporter.end(stage, state, time.monotonic() - began, {})
 
 
 def _print_table(console: Console, content: Mapping[str, Any]) -> None:
