@@ -71,7 +71,8 @@ def cpu_demo() -> PipelineConfig:
                 "save_steps": 125,
             },
             "reward_model": reward_model,
-            "guard_model": reward_model,
+            # A third of the reward model's pairs, as many steps.
+            "guard_model": reward_model | {"num_epochs": 3.0},
             "classifier": {
                 "global_batch_size": 16,
                 "max_length": 64,
