@@ -73,7 +73,7 @@ def run(
         measured=measured,
         figures=figures,
         metrics=metrics,
-        lineage=trace(inputs),
+        lineage=trace(inputs.model_copy(update={"champion": None})),  # no cost of this run
         card=card,
         benchmarks=benchmarks,
         samples=samples,
