@@ -229,7 +229,8 @@ def test_an_interrupt_ends_all_children(
     process.send_signal(number)
     out, error = process.communicate(timeout=180)
     assert process.returncode == cli.INTERRUPTED
-    assert error == "rlhf: interrupted; finished stages are kept\n"
+    # The servers that end beside it may have had a word, too.
+    assert error.endswith("rlhf: interrupted; finished stages are kept\n"), error
     assert "collect: interrupted" in out
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
