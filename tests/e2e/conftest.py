@@ -74,12 +74,23 @@ class Stack:
     def state(self, run: str) -> str:
         return str(self.api(f"/flow_runs/{run}")["state_name"])
 
+    def story(self, run: str) -> str:
+        """The states that the run went through, with their reasons, and its log."""
+        states = self.api(f"/flow_run_states/?flow_run_id={run}")
+        told = [f"{state['timestamp']} {state['name']}: {state['message']}" for state in states]
+        asked = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC"}
+        logged = [
+            f"{line['timestamp']} {line['message']}" for line in self.api("/logs/filter", asked)
+        ]
+        return "\n".join([*told, *logged])
+
     def wait_for_state(self, run: str, *states: str) -> str:
         """Wait until the run is in one of ``states``; a run that ended otherwise fails the test."""
 
         def reached() -> str | None:
             state = self.state(run)
-            assert state in states or state not in ("Failed", "Crashed", "Cancelled"), state
+            if state in ("Failed", "Crashed", "Cancelled"):
+                assert state in states, self.story(run)
             return state if state in states else None
 
         return wait(reached, f"{run} in state {' or '.join(states)}")

@@ -246,9 +246,10 @@ def test_an_interrupt_ends_all_children(
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
     process.send_signal(number)
-    out, error = process.communicate(timeout=60)
+    out, error = process.communicate(timeout=180)
     assert process.returncode == cli.INTERRUPTED
-    assert error == "rlhf: interrupted; finished stages are kept\n"
+    # The servers that end beside it may have had a word, too.
+    assert error.endswith("rlhf: interrupted; finished stages are kept\n"), error
     assert "collect: interrupted" in out
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
@@ -262,6 +263,6 @@ def test_under_nohup_a_run_outlives_its_terminal(config_file: Path, tmp_path: Pa
         ["nohup", *_command("run", "--config", str(config_file), "--until", "collect")], tmp_path
     )
     process.send_signal(signal.SIGHUP)
-    out, error = process.communicate(timeout=60)
+    out, error = process.communicate(timeout=180)
     assert process.returncode == 0, error
     assert "collect: done" in out

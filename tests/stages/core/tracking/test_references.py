@@ -10,7 +10,10 @@ MINE = "fedcba987654"
 
 @pytest.fixture
 def child(client, parent):
-    """A function that records a run of the stage sft below the pipeline run."""
+    """A function that records a run of the stage sft below the pipeline run. No model of another
+    test is registered: their runs have no stages."""
+    for model in client.search_registered_models():
+        client.delete_registered_model(model.name)
     experiment = client.get_run(parent).info.experiment_id
 
     def make(key=MINE, status="FINISHED", **tags):
