@@ -65,6 +65,17 @@ class Stack:
         answer = httpx.post(f"{api}/runs/search", json=body, trust_env=False)
         return {run["info"]["run_name"]: run for run in answer.json()["runs"]}
 
+    def aliases(self) -> dict[str, str]:
+        """The version of the registered policy that each alias points to."""
+        address = f"{self.mlflow}/api/2.0/mlflow/registered-models/get"
+        answer = httpx.get(address, params={"name": "rlhf-policy"}, trust_env=False)
+        aliases = answer.raise_for_status().json()["registered_model"]["aliases"]
+        return {alias["alias"]: alias["version"] for alias in aliases}
+
+    def command(self, *arguments: str) -> None:
+        """Run ``rlhf`` with these arguments; it must succeed."""
+        _python(["-m", "flows", *arguments], self.environment)
+
     def start(self, deployment: str, **parameters: Any) -> str:
         """Start a run of a deployment; returns its id."""
         deployed = self.api(f"/deployments/name/{deployment}")["id"]

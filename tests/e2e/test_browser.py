@@ -17,15 +17,18 @@ MENU = "//main//button[@aria-haspopup='menu']"
 
 @pytest.fixture(scope="module")
 def waiting_run(stack, tiny, as_parameter):
-    """A run that will ask before PPO; its stages run while other tests look elsewhere."""
+    """A run that will ask before PPO and before promotion; its stages run while other tests look
+    elsewhere."""
     own_data = {"collect.documents.max_records": 40}  # else another run would reuse its results
     asking = {
         "profile": "question",
         "approval.before_ppo": "ask",
+        "approval.promotion": "ask",
+        "evaluate.compare_champion": False,  # that one has no model here
         "ppo.guard.action": "raise_kl",
     }
     config = override(tiny, own_data | asking)
-    return stack.start("align/smollm2", config=as_parameter(config), until_stage="ppo")
+    return stack.start("align/smollm2", config=as_parameter(config))
 
 
 def menu(page, item):
@@ -171,9 +174,30 @@ def test_an_answer_that_is_not_allowed_is_asked_for_again(stack, page, waits, wa
     page.type(page.field("KL coef"), "0.3")
     page.shot("question before PPO")
     page.click("//*[@role='dialog']//button[normalize-space()='Resume']")
-    stack.wait_for_state(waiting_run, "Completed")
+    stack.wait_for_state(waiting_run, "Running")
+
+
+def test_an_evaluated_policy_becomes_champion_and_the_last_one_comes_back(
+    stack, page, waits, waiting_run
+):
+    stack.wait_for_state(waiting_run, "Suspended")
     params = stack.tracked("question")["ppo"]["data"]["params"]
     assert {"key": "kl_coef", "value": "0.3"} in params
+    page.open(f"{stack.prefect}/v2/runs/flow-run/{waiting_run}")
+    page.see("Suspended")
+    menu(page, "Resume")
+    page.see("policy wins", "Decision")
+    page.choose(page.field("Decision"), "promote")
+    page.type(page.field("Comment"), "wins on what we care for")
+    page.shot("promotion of an evaluated policy")
+    page.click("//*[@role='dialog']//button[normalize-space()='Resume']")
+    stack.wait_for_state(waiting_run, "Completed")
+    page.open(f"{stack.mlflow}/#/models/rlhf-policy/versions/2")
+    page.see("champion", "wins on what we care for", "gate")
+    page.shot("champion")
+    assert stack.aliases() == {"champion": "2", "challenger": "2", "previous": "1"}
+    stack.command("rollback")
+    assert stack.aliases() == {"champion": "1", "challenger": "2", "previous": "2"}
 
 
 def test_a_cancelled_run_ends_with_its_processes(stack, page, tiny, waits, as_parameter):
