@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact
-from stages.core.gate_policy import policy_gate_rows, policy_refusals
 
 from flows import progress
 from flows.chain import Results
@@ -13,6 +12,7 @@ from flows.servers import mlflow_address
 from stages.core import tracking
 from stages.core.config import Frozen, PipelineConfig
 from stages.core.contracts import EvaluateOutputs, PPOOutputs, SFTOutputs
+from stages.core.gate_policy import policy_gate_rows, policy_refusals
 
 DETAILS = ("_low", "_high", "_stderr")
 """Ends of the names of figures that stay in the report."""

@@ -23,7 +23,9 @@ MODELS = [
     item
     for module in (schema, contracts)
     for item in vars(module).values()
-    if inspect.isclass(item) and issubclass(item, Frozen) and item.__module__ == module.__name__
+    if inspect.isclass(item)
+    and issubclass(item, Frozen)
+    and item.__module__.startswith(module.__name__)
 ]
 STAGES = [item for item in MODELS if issubclass(item, StageConfig) and item.stage]
 KNOBS = [*STAGES, Compute, PipelineConfig, schema.DataSource, schema.LoRAConfig]

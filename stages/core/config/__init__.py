@@ -1,0 +1,75 @@
+"""Every knob of the pipeline: the configuration of each stage, and of a whole run.
+
+All models are frozen and refuse unknown keys. The text under an attribute is its description in
+Prefect's run form.
+"""
+
+from stages.core.config.base import (
+    Compute,
+    Frozen,
+    StageConfig,
+)
+from stages.core.config.data import (
+    CleanConfig,
+    CollectConfig,
+    DataSource,
+)
+from stages.core.config.evaluation import (
+    BenchmarksConfig,
+    EvaluateConfig,
+    JudgeConfig,
+    PolicyGate,
+    RewardModelCardConfig,
+    RewardModelGate,
+    SafetyConfig,
+    Suite,
+)
+from stages.core.config.models import (
+    BaseModelConfig,
+    ClassifierConfig,
+    GuardModelConfig,
+    LoRAConfig,
+    PretrainConfig,
+    RewardModelConfig,
+    SFTConfig,
+    TokenizerConfig,
+    TrainingConfig,
+)
+from stages.core.config.pipeline import (
+    ApprovalConfig,
+    PipelineConfig,
+)
+from stages.core.config.ppo import (
+    GuardConfig,
+    PPOConfig,
+)
+
+__all__ = [
+    "ApprovalConfig",
+    "BaseModelConfig",
+    "BenchmarksConfig",
+    "ClassifierConfig",
+    "CleanConfig",
+    "CollectConfig",
+    "Compute",
+    "DataSource",
+    "EvaluateConfig",
+    "Frozen",
+    "GuardConfig",
+    "GuardModelConfig",
+    "JudgeConfig",
+    "LoRAConfig",
+    "PPOConfig",
+    "PipelineConfig",
+    "PolicyGate",
+    "PretrainConfig",
+    "RewardModelCardConfig",
+    "RewardModelConfig",
+    "RewardModelGate",
+    "SFTConfig",
+    "SafetyConfig",
+    "StageConfig",
+    "Suite",
+    "TokenizerConfig",
+    "TrainingConfig",
+]
