@@ -6,7 +6,7 @@ from flows import chain, progress
 from stages.core import tracking
 from stages.core.config import PipelineConfig
 from stages.core.errors import UserError
-from stages.core.gate import reward_model_refusals
+from stages.core.reward_model_gate import reward_model_refusals
 
 CARD, TAG = "reward_model_card", "reward_model_gate"
 

@@ -12,7 +12,7 @@ from flows.servers import mlflow_address
 from stages.core import tracking
 from stages.core.config import Frozen, PipelineConfig
 from stages.core.contracts import EvaluateOutputs, PPOOutputs, SFTOutputs
-from stages.core.gate_policy import policy_gate_rows, policy_refusals
+from stages.core.policy_gate import policy_gate_rows, policy_refusals
 
 DETAILS = ("_low", "_high", "_stderr")
 """Ends of the names of figures that stay in the report."""

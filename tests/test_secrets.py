@@ -22,7 +22,7 @@ from stages.core.tracking import client
 
 NAMES = (
     "PREFECT_SERVER_API_AUTH_STRING", "HF_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
-    "OPENAI_API_KEY", "WANDB_API_KEY", "PGPASSWORD",
+    "OPENAI_API_KEY", "RLHF_JUDGE_API_KEY", "WANDB_API_KEY", "PGPASSWORD",
 )  # fmt: skip
 
 

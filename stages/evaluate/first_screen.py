@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stages.core.config import PolicyGate
-from stages.core.gate_policy import (
+from stages.core.policy_gate import (
     GUARD_MODEL,
     OPPONENTS,
     REWARD_MODEL,

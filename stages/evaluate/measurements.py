@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from stages.core.chat import Prompt
-from stages.core.gate_policy import GUARD_MODEL, JUDGE, REWARD_MODEL
+from stages.core.policy_gate import GUARD_MODEL, JUDGE, REWARD_MODEL
 
 __all__ = ["GUARD_MODEL", "JUDGE", "REWARD_MODEL"]
 

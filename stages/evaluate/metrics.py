@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from stages.core.gate_policy import win_rate_name
+from stages.core.policy_gate import win_rate_name
 from stages.core.statistics import Estimate
 from stages.evaluate.comparison import Figures
 from stages.evaluate.earlier import ACCURACY, BASELINES, Benchmark, Card

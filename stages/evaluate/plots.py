@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from stages.core.gate_policy import GUARD_MODEL, JUDGE, REWARD_MODEL
+from stages.core.policy_gate import GUARD_MODEL, JUDGE, REWARD_MODEL
 from stages.evaluate.comparison import Figures
 from stages.evaluate.earlier import Benchmark
 from stages.evaluate.measurements import CHAMPION, Measurements

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from stages.core.chat import prompt_text
-from stages.core.gate_policy import GUARD_MODEL, JUDGE, REWARD_MODEL, GateRow, scorer_words
+from stages.core.policy_gate import GUARD_MODEL, JUDGE, REWARD_MODEL, GateRow, scorer_words
 from stages.core.statistics import Estimate
 from stages.core.wording import number, percent
 from stages.evaluate.comparison import Figures

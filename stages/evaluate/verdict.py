@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from stages.core.gate_policy import REWARD_MODEL, scorer_words
+from stages.core.policy_gate import REWARD_MODEL, scorer_words
 from stages.core.statistics import Estimate
 from stages.core.wording import percent, percent_interval
 from stages.evaluate.comparison import Contrast, Figures

@@ -9,7 +9,7 @@ from stages.core import tracking
 from stages.core.artifacts import make_artifact
 from stages.core.config import Compute, RewardModelCardConfig
 from stages.core.contracts import RewardModelCardInputs, RewardModelCardOutputs
-from stages.core.gate import reward_model_refusals
+from stages.core.reward_model_gate import reward_model_refusals
 from stages.reward_model_card import plots
 from stages.reward_model_card.card import Card, as_json, as_markdown
 from stages.reward_model_card.figures import flat_metrics, headline, notes

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from stages.core.config import RewardModelGate
-from stages.core.gate import reward_model_refusals
+from stages.core.reward_model_gate import reward_model_refusals
 
 GOOD = {
     "num_pairs": 400.0,

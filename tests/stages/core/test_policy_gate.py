@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from stages.core.config import PolicyGate
-from stages.core.gate_policy import gate_scorer, policy_gate_rows, policy_refusals
+from stages.core.policy_gate import gate_scorer, policy_gate_rows, policy_refusals
 
 GATE = PolicyGate()
 
@@ -134,7 +134,7 @@ def test_paired_error_of_a_benchmarks_difference_is_preferred() -> None:
 
 def test_gate_needs_neither_torch_nor_mlflow() -> None:
     code = (
-        "import sys, stages.core.gate_policy; print({'torch', 'mlflow'} & set(sys.modules) or '')"
+        "import sys, stages.core.policy_gate; print({'torch', 'mlflow'} & set(sys.modules) or '')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not done.stdout.strip()
