@@ -30,7 +30,8 @@ from pathlib import Path
 from flows.profiles import cpu_demo
 from stages.core import tracking
 run = tracking.start_pipeline_run(cpu_demo(), "cpu-demo seed 0", "", "")
-tracking.register_policy(run, Path(sys.argv[1]), {"policy/oracle": "0.58", "parent_run": run})
+tracking.register_policy(run, Path(sys.argv[1]), {"policy/oracle": "0.58", "parent_run": run,
+    "gate": "passed", "gate_table": "| rule | figure |\\n|---|---|\\n| beats SFT | wins 71 % |"})
 tracking.end_pipeline_run(run, "FINISHED", {"policy/oracle": 0.58})
 """
 

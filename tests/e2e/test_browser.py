@@ -140,7 +140,7 @@ def test_a_person_promotes_a_policy(stack, page):
     page.open(f"{stack.prefect}/v2/runs/flow-run/{run}")
     page.see("Suspended")
     menu(page, "Resume")
-    page.see("rlhf-policy", "policy/oracle", "0.58", "Decision")
+    page.see("rlhf-policy", "beats SFT", "wins 71 %", "Decision")
     page.choose(page.field("Decision"), "promote")
     page.type(page.field("Comment"), "reads well")
     page.shot("promotion form")
