@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+
+from flows import servers
 
 pytestmark = pytest.mark.slow
 
@@ -79,6 +81,19 @@ def policy_digest(root: Path) -> str:
     return json.dumps(json.loads(result.read_text())["outputs"], sort_keys=True)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One Prefect server for all runs: that each can start its own is tested with the command."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RLHF_DATA_ROOT", str(tmp_path_factory.mktemp("prefect")))
+        patch.delenv("PREFECT_API_URL", raising=False)
+        server = servers.start_prefect(standing=True)
+        with servers.stopped_at_exit(server):
+            servers.wait_until_healthy(server)
+            patch.setenv("PREFECT_API_URL", f"{server.url}/api")
+            yield
+
+
 @pytest.fixture(scope="module")
 def before_ppo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root in which everything before PPO is finished."""
@@ -131,7 +146,8 @@ def test_the_gate_stops_the_run_before_ppo_until_it_is_told_to_warn(before_ppo, 
 def test_a_changed_setting_makes_only_what_depends_on_it(straight, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(straight, root)
-    states = run(root, ppo__kl_coef=0.3)
+    changes = {"ppo__kl_coef": 0.3, "ppo__total_episodes": 16}
+    states = run(root, **changes)
     assert states == dict.fromkeys(BEFORE_PPO, "reused") | {"ppo": "done", "evaluate": "done"}
 
 
@@ -167,7 +183,7 @@ def test_a_killed_run_ends_like_an_undisturbed_one(victim, before_ppo, straight,
     root = tmp_path / "data"
     shutil.copytree(before_ppo, root)
     process = subprocess.Popen(
-        command(),
+        [*command(), "--until", "ppo"],
         env=os.environ | {"RLHF_DATA_ROOT": str(root)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -181,7 +197,7 @@ def test_a_killed_run_ends_like_an_undisturbed_one(victim, before_ppo, straight,
     wait_for(lambda: not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE)
     if victim == "flow":
         assert not any((root / "runs").glob("ppo/*/result.json"))
-        run(root)
+        run(root, "--until", "ppo")
     else:
         assert process.returncode == 0, output
         assert "ppo: trying again" in output
