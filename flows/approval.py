@@ -10,6 +10,7 @@ from prefect.input import RunInput
 from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
 
+from flows.heartbeats import say_suspended
 from flows.profiles import override
 from stages.core.config import PipelineConfig
 from stages.core.errors import UserError
@@ -122,6 +123,7 @@ def _ask(question: type[Answer], config: PipelineConfig, key: str) -> Answer:
             wait_for_input=question, timeout=int(hours * SECONDS_AN_HOUR), key=key
         )
     except Pause:
+        say_suspended()
         logger.info(
             "A person decides now: Resume in the menu of this run's page shows the question. The "
             f"run goes on with the answer, and ends if there is none within {hours:g} hours."

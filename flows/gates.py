@@ -1,22 +1,32 @@
 """Where a chain stops because of what its own stages measured."""
 
+import json
+
 from prefect.logging import get_run_logger
 
 from flows import chain, progress
 from stages.core import tracking
-from stages.core.config import PipelineConfig
+from stages.core.artifacts import StageResult, data_root
+from stages.core.config import PipelineConfig, RewardModelGate
 from stages.core.errors import UserError
+from stages.core.launch import SPEC_FILE
 from stages.core.reward_model_gate import reward_model_refusals
 
 CARD, TAG = "reward_model_card", "reward_model_gate"
 
 
-def check_reward_model(config: PipelineConfig, run_id: str, results: chain.Results) -> None:
+def check_reward_model(
+    config: PipelineConfig, run_id: str, results: chain.Results, *, is_of_this_run: bool = True
+) -> None:
     """Let PPO begin only with a reward model that passes ``reward_model_card.gate``.
 
     What it finds becomes the MLflow run's tag ``reward_model_gate``. It only warns where that is
     configured, where PPO gives the reward model's score no weight, and where an earlier run brought
     no card.
+
+    Args:
+        is_of_this_run: whether ``config`` says what the gate asks; else the configuration of the
+            run that made the card does.
 
     Raises:
         UserError: the reward model does not pass.
@@ -24,13 +34,14 @@ def check_reward_model(config: PipelineConfig, run_id: str, results: chain.Resul
     if CARD not in results:
         _warn("the earlier run has no reward_model_card: nobody has tested its reward model")
         return
-    reasons = reward_model_refusals(config.reward_model_card.gate, results[CARD].metrics)
+    gate = config.reward_model_card.gate if is_of_this_run else _gate_of(results[CARD])
+    reasons = reward_model_refusals(gate, results[CARD].metrics)
     if not reasons:
         tracking.tag_run(run_id, {TAG: "passed"})
         return
     text = "; ".join(reasons)
-    is_optimised = bool(config.ppo.scorer_weights.get("reward_model"))
-    if config.reward_model_card.gate.action == "warn" or not is_optimised:
+    is_optimised = config.ppo.algorithm != "dpo" and config.ppo.scorer_weights.get("reward_model")
+    if gate.action == "warn" or not is_optimised:
         tracking.tag_run(run_id, {TAG: f"warned: {text}"})
         _warn(f"the reward model does not pass its gate: {text}")
         return
@@ -40,6 +51,11 @@ def check_reward_model(config: PipelineConfig, run_id: str, results: chain.Resul
         "better pairs (the stage's card.md shows where it fails), or set "
         f"{CARD}.gate.action=warn to go on all the same"
     )
+
+
+def _gate_of(card: StageResult) -> RewardModelGate:
+    spec = json.loads((data_root() / "runs" / CARD / card.key / SPEC_FILE).read_text("utf-8"))
+    return RewardModelGate.model_validate(spec["config"]["gate"])
 
 
 def _warn(text: str) -> None:

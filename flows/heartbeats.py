@@ -2,9 +2,10 @@
 
 import datetime
 
+import prefect.runtime
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
-from prefect.events import EventTrigger, Posture
+from prefect.events import EventTrigger, Posture, emit_event
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore
 
@@ -13,6 +14,7 @@ from flows.recovery import OWN_TAG
 AUTOMATION = "rlhf: runs without a heartbeat are crashed"
 HEARTBEAT_SECONDS = 120
 """Four missed heartbeats (PREFECT_FLOWS_HEARTBEAT_FREQUENCY): a long, healthy run sends them."""
+SUSPENDED = "rlhf.flow-run.suspended"
 STATES = ("Completed", "Failed", "Crashed", "Cancelled", "Suspended", "Paused", "AwaitingRetry")
 
 
@@ -27,6 +29,17 @@ def watch_heartbeats() -> None:
             client.create_automation(automation())
 
 
+def say_suspended() -> None:
+    """Tell the automation that no further heartbeat of this flow run comes.
+
+    The server says so, too, but by another way than the heartbeats take: the run's last one may
+    arrive after it, and a run that waits for an answer would be taken for dead.
+    """
+    flow_run_id = prefect.runtime.flow_run.id
+    tag = {"prefect.resource.id": f"prefect.tag.{OWN_TAG}", "prefect.resource.role": "tag"}
+    emit_event(SUSPENDED, {"prefect.resource.id": f"prefect.flow-run.{flow_run_id}"}, related=[tag])
+
+
 def automation() -> AutomationCore:
     """It ends our runs only: others may share the server, with other heartbeats or none."""
     ends = {f"prefect.flow-run.{state}" for state in STATES}
@@ -35,7 +48,7 @@ def automation() -> AutomationCore:
         description="A machine that was switched off cannot say so itself.",
         trigger=EventTrigger(
             after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.heartbeat", *ends},
+            expect={"prefect.flow-run.heartbeat", SUSPENDED, *ends},
             match={"prefect.resource.id": "prefect.flow-run.*"},
             match_related={"prefect.resource.id": f"prefect.tag.{OWN_TAG}"},
             for_each={"prefect.resource.id"},

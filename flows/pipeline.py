@@ -14,7 +14,7 @@ from flows.gates import check_reward_model
 from flows.plan import OUTPUTS, OptionalStageName, check, planned_stages, position
 from flows.profiles import cpu_demo
 from flows.promotion import Opponent
-from flows.publishing import publish
+from flows.publishing import REFUSED, publish
 from flows.refusals import refusals_as_states
 from stages.core import tracking
 from stages.core.config import PipelineConfig
@@ -87,7 +87,7 @@ def align(
     except approval.StoppedByPersonError as stop:
         return Cancelled(message=str(stop))
     if refusals:
-        return Completed(name="Refused by the gate", message="; ".join(refusals))
+        return Completed(name=REFUSED, message="; ".join(refusals))
     return results[stages[-1]].metrics
 
 

@@ -27,6 +27,7 @@ from stages.core.config import (
 from stages.core.errors import UserError
 from stages.core.scorer_places import (
     check_classifier,
+    check_judging_scorer_name,
     check_scorer_name,
     is_chain_classifier,
     place_label,
@@ -126,9 +127,9 @@ def check(config: PipelineConfig, stages: Sequence[str]) -> None:
             _check_model(section)
     for judging in (config.ppo, config.evaluate):
         if judging.stage in stages:
-            _check_scorers(config, judging)
+            _check_scorers(config, judging, stages)
     if "evaluate" in stages:
-        _check_evaluation(config.evaluate)
+        _check_evaluation(config, stages)
     if "benchmarks" in stages:
         _check_benchmarks(config.benchmarks)
 
@@ -154,6 +155,13 @@ def _check_data(config: PipelineConfig, stages: Sequence[str]) -> None:
                     f"collect.{kind}.paths is empty, but stage {stage} needs this data: give "
                     f"files, globs or folders with --set collect.{kind}.paths=…"
                 )
+    for stage, kind in (("reward_model_card", "preferences"), ("evaluate", "prompts")):
+        source = getattr(config.collect, kind)
+        if stage in stages and not (source.held_out_paths or source.held_out_share):
+            raise UserError(
+                f"collect.{kind}.held_out_share is 0 and there are no held_out_paths, but stage "
+                f"{stage} needs held-out {kind}: set one of the two"
+            )
     if not any(getattr(config.collect, kind).paths for kind in DATA_KINDS):
         raise UserError("collect has no data: set collect.documents.paths or another kind's")
     source_files_by_kind(config)
@@ -173,13 +181,21 @@ def _check_model(section: BaseModelConfig | ClassifierConfig) -> None:
         )
 
 
-def _check_scorers(config: PipelineConfig, section: PPOConfig | EvaluateConfig) -> None:
+def _check_scorers(
+    config: PipelineConfig, section: PPOConfig | EvaluateConfig, stages: Sequence[str]
+) -> None:
+    is_judging = section.stage == "evaluate"
     for name, place in section.scorers.items():
         setting = f"{section.stage}.scorers.{name}"
-        check_scorer_name(setting, name)
+        (check_judging_scorer_name if is_judging else check_scorer_name)(setting, name)
+        if is_judging and place in _optimised(config):
+            raise UserError(
+                f"{setting}: PPO optimises {place!r} (ppo.scorer_weights), and what is optimised "
+                "cannot judge: leave it out here, PPO's own figures have its score"
+            )
         if not is_chain_classifier(place):
             _check_scorer(setting, place, scorer_path(setting, place))
-        elif not config.collect.labelled.paths:
+        elif "collect" in stages and not config.collect.labelled.paths:
             raise UserError(
                 f"{setting}: {place!r} is the chain's own classifier, and this run trains none: "
                 "give it labelled text with collect.labelled.paths=…"
@@ -200,11 +216,28 @@ def _check_scorer(setting: str, place: str, path: Path) -> None:
         raise UserError(f"{setting}: {error}") from None
 
 
-def _check_evaluation(config: EvaluateConfig) -> None:
+def _optimised(config: PipelineConfig) -> set[str]:
+    """The places of the scorers that PPO gives a weight."""
+    weights = config.ppo.scorer_weights
+    return {place for name, place in config.ppo.scorers.items() if weights.get(name)}
+
+
+def _check_evaluation(config: PipelineConfig, stages: Sequence[str]) -> None:
+    section = config.evaluate
     for name in ("toxicity_prompts", "refusal_prompts"):
-        setting_files(getattr(config.safety, name), f"evaluate.safety.{name}")
-    if config.judge.url and not config.judge.model:
+        setting_files(getattr(section.safety, name), f"evaluate.safety.{name}")
+    if section.judge.url and not section.judge.model:
         raise UserError("evaluate.judge.model is empty: name the model that the endpoint serves")
+    witnesses = {"reward_model", *section.scorers}
+    if config.clean.guard_share or "clean" not in stages:  # an earlier run may bring one
+        witnesses.add("guard_model")
+    if section.judge.url:
+        witnesses.add("judge")
+    if section.gate.scorer and section.gate.scorer not in witnesses:
+        raise UserError(
+            f"evaluate.gate.scorer: nothing called {section.gate.scorer!r} judges in this run; "
+            f"there are: {', '.join(sorted(witnesses))}"
+        )
 
 
 def _check_benchmarks(config: BenchmarksConfig) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from stages.core.config import PipelineConfig
-from stages.core.errors import UserError
+from stages.core.errors import UserError, without_passwords
 
 SAMPLES = "data/samples"
 
@@ -109,6 +109,7 @@ def smollm2() -> PipelineConfig:
         {
             "profile": "smollm2",
             "compute": {"micro_batch_size": 4},
+            "clean": {"guard_share": 0.2},
             "pretrain": {"enabled": False},
             "sft": {"max_length": 512, "max_over_length_share": 0.5, "learning_rate": 5e-4},
             "reward_model": reward_model,
@@ -320,5 +321,5 @@ def _first_fault(error: ValidationError, changes: Mapping[str, Any]) -> str:
         return _unknown(setting)
     if isinstance(fault["input"], Mapping):  # a rule over several settings of a section
         return f"{setting}: {message}" if setting else message
-    shown = changes.get(setting, fault["input"])
-    return f"{setting} = {shown!r} is not allowed: {message[:1].lower()}{message[1:]}"
+    shown = without_passwords(repr(changes.get(setting, fault["input"])))
+    return f"{setting} = {shown} is not allowed: {message[:1].lower()}{message[1:]}"

@@ -14,14 +14,14 @@ from flows import approval
 from flows.profiles import validated
 from flows.refusals import refusals_as_states
 from stages.core import tracking
-from stages.core.artifacts import Artifact
+from stages.core.artifacts import Artifact, StageResult
 from stages.core.config import Frozen, PipelineConfig
 from stages.core.contracts import PPOOutputs
 from stages.core.errors import UserError
 from stages.core.form import parameter
 
 ONE_AT_A_TIME = "rlhf-promotion"
-"""Limit of Prefect's that keeps two promotions apart, on other machines too."""
+"""Limit of Prefect's that keeps two promotions apart, on other machines of the same server too."""
 TIMEOUT_SECONDS = 300.0
 
 
@@ -46,9 +46,7 @@ class Opponent:
         if policy is not None and champion.policy_digest == policy.model.digest:
             self.number = champion.version
             return None
-        earlier = tracking.earlier_run(f"{tracking.POLICY}@champion")
-        made = earlier.results.get("ppo")
-        result = tracking.fetch("ppo", made.key) if made else None
+        result = _result_of_champion()
         if result is None:
             get_run_logger().warning(
                 f"the champion (version {champion.version}) is neither on this machine nor in "
@@ -119,5 +117,22 @@ def make_champion(version: str, comment: str) -> None:
     """
     with get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(ONE_AT_A_TIME, 1)
-    with concurrency(ONE_AT_A_TIME, timeout_seconds=TIMEOUT_SECONDS):
-        tracking.promote(version, comment)
+    try:
+        with concurrency(ONE_AT_A_TIME, timeout_seconds=TIMEOUT_SECONDS):
+            tracking.promote(version, comment)
+    except TimeoutError:
+        raise UserError(
+            f"another promotion has not ended within {TIMEOUT_SECONDS:.0f} s; start promote again"
+        ) from None
+
+
+# ------------------------------------------------------------------------------------ helpers
+
+
+def _result_of_champion() -> StageResult | None:
+    """PPO's result, brought to this machine; None where it, or the run that made it, is gone."""
+    try:
+        made = tracking.earlier_run(f"{tracking.POLICY}@champion").results.get("ppo")
+    except UserError:
+        return None
+    return tracking.fetch("ppo", made.key) if made else None

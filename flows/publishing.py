@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from flows import progress
@@ -12,8 +13,15 @@ from flows.servers import mlflow_address
 from stages.core import tracking
 from stages.core.config import Frozen, PipelineConfig
 from stages.core.contracts import EvaluateOutputs, PPOOutputs, SFTOutputs
-from stages.core.policy_gate import policy_gate_rows, policy_refusals
+from stages.core.policy_gate import (
+    REWARD_MODEL,
+    gate_scorer,
+    policy_gate_rows,
+    policy_refusals,
+)
 
+REFUSED = "Refused by the gate"
+"""State of a run whose policy did not pass."""
 DETAILS = ("_low", "_high", "_stderr")
 """Ends of the names of figures that stay in the report."""
 
@@ -72,13 +80,32 @@ def publish(
     if refused:
         return reasons
     if config.approval.promotion == "auto":
-        make_champion(version, "promoted without a question (approval.promotion = auto)")
+        _promote_unasked(config, version, metrics)
     elif config.approval.promotion == "ask":
         ask_and_promote(config, version, opponent.number, text)
     return []
 
 
 # ------------------------------------------------------------------------------------ helpers
+
+
+def _promote_unasked(config: PipelineConfig, version: str, metrics: Mapping[str, float]) -> None:
+    """Nobody looks at an unattended run: what PPO maximised is no witness that it got better, and
+    what was rolled back stays so."""
+    against, gate = "", config.evaluate.gate
+    if not gate.scorer and gate_scorer(gate, metrics) == REWARD_MODEL:
+        against = (
+            "only the reward model, which PPO maximised, says that it is better; set "
+            "clean.guard_share, evaluate.judge.url or evaluate.scorers"
+        )
+    elif tracking.was_rolled_back(version):
+        against = "it was rolled back"
+    if against:
+        text = f"version {version} stays challenger until a person promotes it: {against}"
+        get_run_logger().warning(text)
+        progress.current().warn("promotion", text)
+        return
+    make_champion(version, "promoted without a question (approval.promotion = auto)")
 
 
 def _gate_table(config: PipelineConfig, metrics: Mapping[str, float]) -> str:

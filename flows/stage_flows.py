@@ -1,14 +1,17 @@
 """Each stage as a flow of its own, on the results of an earlier run."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from prefect import flow
+from prefect.states import Completed
 
 from flows import chain
+from flows.gates import check_reward_model
 from flows.plan import OUTPUTS, check
 from flows.profiles import validated
 from flows.promotion import Opponent
-from flows.publishing import publish
+from flows.publishing import REFUSED, publish
 from flows.refusals import refusals_as_states
 from stages.core import tracking
 from stages.core.config import (
@@ -41,6 +44,8 @@ EarlierRunName = Annotated[
 ]
 Fresh = Annotated[bool, parameter("Fresh", "Make the stage again though its result is there.")]
 Where = Annotated[Compute, parameter("Compute", "Where the stage runs.")]
+BESIDE = {"sft": ("classifier",), "reward_model": ("guard_model", "classifier")}
+"""Later stages that do not build on a stage: their results are taken over."""
 # The defaults are frozen models: the run form shows their values.
 COMPUTE = Compute()
 
@@ -54,7 +59,7 @@ def prepare_data(
         str, parameter("Experiment", "Name of the MLflow experiment.")
     ] = "custom",
     fresh: Fresh = False,
-) -> dict[str, float]:
+) -> Any:
     """Read the user's files, check and clean them."""
     config = _pipeline(experiment, {"collect": collect, "clean": clean})
     return _run(config, ["collect", "clean"], None, fresh)
@@ -69,7 +74,7 @@ def pretrain(
     compute: Where = COMPUTE,
     earlier_run: EarlierRunName = "",
     fresh: Fresh = False,
-) -> dict[str, float]:
+) -> Any:
     """Make the base model from an earlier run's cleaned documents: from scratch, or from a given
     model."""
     sections = {"base_model": base_model, "tokenizer": tokenizer, "pretrain": pretrain}
@@ -86,7 +91,7 @@ def sft(
     compute: Where = COMPUTE,
     earlier_run: EarlierRunName = "",
     fresh: Fresh = False,
-) -> dict[str, float]:
+) -> Any:
     """Fine-tune an earlier run's base model on its demonstrations."""
     return _one(config, compute, earlier_run, fresh)
 
@@ -99,7 +104,7 @@ def reward_model(
     compute: Where = COMPUTE,
     earlier_run: EarlierRunName = "",
     fresh: Fresh = False,
-) -> dict[str, float]:
+) -> Any:
     """Train a reward model on an earlier run's preferences and SFT model, and test it."""
     # The seed is that of the last section.
     sections = {"reward_model_card": card, "reward_model": config}
@@ -116,7 +121,7 @@ def ppo(
     compute: Where = COMPUTE,
     earlier_run: EarlierRunName = "",
     fresh: Fresh = False,
-) -> dict[str, float]:
+) -> Any:
     """Optimise an earlier run's SFT model against its reward model."""
     return _one(config, compute, earlier_run, fresh)
 
@@ -128,7 +133,7 @@ def classifier(
     compute: Where = COMPUTE,
     earlier_run: EarlierRunName = "",
     fresh: Fresh = False,
-) -> dict[str, float]:
+) -> Any:
     """Fine-tune a classifier on an earlier run's labelled text."""
     return _one(config, compute, earlier_run, fresh)
 
@@ -140,7 +145,7 @@ def benchmarks(
     compute: Where = COMPUTE,
     earlier_run: EarlierRunName = "",
     fresh: Fresh = False,
-) -> dict[str, float]:
+) -> Any:
     """Put the benchmarks of the field to an earlier run's models."""
     return _one(config, compute, earlier_run, fresh)
 
@@ -152,7 +157,7 @@ def evaluate(
     compute: Where = COMPUTE,
     earlier_run: EarlierRunName = "",
     fresh: Fresh = False,
-) -> dict[str, float]:
+) -> Any:
     """Evaluate an earlier run's models, write the report and register the policy as challenger."""
     return _one(config, compute, earlier_run, fresh)
 
@@ -160,7 +165,7 @@ def evaluate(
 # ------------------------------------------------------------------------------------ helpers
 
 
-def _one(config: StageConfig, compute: Compute, earlier_run: str, fresh: bool) -> dict[str, float]:
+def _one(config: StageConfig, compute: Compute, earlier_run: str, fresh: bool) -> Any:
     earlier = tracking.earlier_run(earlier_run)
     pipeline = _pipeline(earlier.experiment, {config.stage: config}, compute)
     return _run(pipeline, [config.stage], earlier, fresh)
@@ -182,25 +187,42 @@ def _run(
     earlier: tracking.EarlierRun | None,
     fresh: bool,
     name: str = "",
-) -> dict[str, float]:
+) -> Any:
     """Run ``stages`` and return the figures of the last one; the run is called by ``name`` or as
     the last stage."""
     check(config, stages)
     results: chain.Results = {}
-    opponent = Opponent(config)
+    opponent, refusals = Opponent(config), list[str]()
+
+    def check_before_ppo(
+        stage: str, config: PipelineConfig, results: chain.Results
+    ) -> PipelineConfig:
+        if stage == "ppo":
+            check_reward_model(config, run_id, results, is_of_this_run=False)
+        return config
+
     name = f"{(name or stages[-1]).replace('_', '-')} seed {config.seed}"
     with chain.pipeline_run(config, name, results) as run_id:
         if earlier is not None:
-            before = list(OUTPUTS)[: list(OUTPUTS).index(stages[0])]
-            results |= chain.bring(earlier, run_id, before)
+            results |= chain.bring(earlier, run_id, _unchanged(stages))
         outputs = chain.run_stages(
             config,
             stages,
             run_id,
             results,
             forced=stages if fresh else (),
+            before=check_before_ppo,
             champion=opponent.find,
         )
         if "evaluate" in outputs:
-            publish(config, run_id, outputs, results, opponent)
+            refusals = publish(config, run_id, outputs, results, opponent)
+    if refusals:
+        return Completed(name=REFUSED, message="; ".join(refusals))
     return results[stages[-1]].metrics
+
+
+def _unchanged(stages: Sequence[str]) -> list[str]:
+    """The stages whose earlier results hold though ``stages`` are made again."""
+    first = list(OUTPUTS).index(stages[0])
+    beside = BESIDE.get(stages[0], ())
+    return [stage for number, stage in enumerate(OUTPUTS) if number < first or stage in beside]

@@ -18,6 +18,8 @@ KINDS = ("email", "phone", "ip_address", "credit_card")
 PHONE_DIGITS = 9
 """So many digits at the end of a telephone number are the same with and without the country's or
 the trunk prefix."""
+NORTH_AMERICAN = re.compile(r"1?([2-9]\d\d[2-9]\d{6})")
+"""Numbers there have ten digits, the area code among them, and no trunk prefix."""
 
 
 class PersonalData(NamedTuple):
@@ -67,7 +69,10 @@ def _one_spelling(found: PersonalData) -> str:
     if found.kind == "email":
         return found.value.casefold()
     digits = re.sub(r"\D", "", found.value)
-    return digits[-PHONE_DIGITS:] if found.kind == "phone" else digits
+    if found.kind != "phone":
+        return digits
+    north_american = NORTH_AMERICAN.fullmatch(digits)
+    return north_american[1] if north_american else digits[-PHONE_DIGITS:]
 
 
 # ------------------------------------------------------------------------------------ recognising

@@ -18,6 +18,9 @@ from stages.core.wording import (
 )
 
 REWARD_MODEL, GUARD_MODEL, JUDGE = "reward_model", "guard_model", "judge"
+COMPARED = "champion_compared"
+"""1 where the policy was compared with the champion, 0 where that failed; there is no such figure
+where there is no champion to compare it with."""
 WIN_RATE = re.compile(r"(?:(\w+)_)?win_rate_policy_vs_(champion|sft)")
 BENCHMARK = re.compile(r"benchmark_(\w+)_policy")
 LOWER_IS_BETTER = (
@@ -54,6 +57,7 @@ def policy_refusals(gate: PolicyGate, metrics: Metrics) -> list[str]:
 def policy_gate_rows(gate: PolicyGate, metrics: Metrics) -> list[GateRow]:
     """Every rule with the evaluation's figure, the limit and the outcome."""
     return [
+        *_comparison(metrics),
         _win_rate(gate, metrics),
         _guard_score(gate, metrics),
         _kl(gate, metrics),
@@ -129,12 +133,29 @@ def benchmark_drops(metrics: Metrics) -> Iterator[tuple[str, float, float]]:
 # ----------------------------------------------------------------------------------------- rules
 
 
+def _comparison(metrics: Metrics) -> Iterator[GateRow]:
+    rule, limit = "The policy was compared with the champion", "yes"
+    if COMPARED not in metrics:
+        return
+    if metrics[COMPARED]:
+        yield GateRow(rule, "yes", limit, "passed")
+        return
+    reason = (
+        "it could not be compared with the champion, which it would replace; with "
+        "evaluate.compare_champion = false it only has to beat its own SFT model"
+    )
+    yield GateRow(rule, "no", limit, "failed", reason)
+
+
 def _win_rate(gate: PolicyGate, metrics: Metrics) -> GateRow:
     opponent, scorer = gate_opponent(metrics), gate_scorer(gate, metrics)
     other, judge = OPPONENTS[opponent], scorer_words(scorer)
     rule = f"The policy's replies beat those of {other}, by {judge}"
     limit = f"lower end above {percent(gate.min_win_rate_low)}"
     found = triple(metrics, win_rate_name(scorer, "policy", opponent))
+    if found is None and gate.scorer:
+        reason = f"there is no win rate by {judge}, which evaluate.gate.scorer names"
+        return GateRow(rule, "–", limit, "failed", reason)
     if found is None:
         return GateRow(rule, "–", limit, "not measured")
     figure = f"wins {percent_interval(found)}"

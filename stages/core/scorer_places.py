@@ -17,6 +17,7 @@ from typing import Literal
 
 from stages.core.artifacts import Artifact, content_digest
 from stages.core.errors import UserError
+from stages.core.policy_gate import COMPARED, GUARD_MODEL, JUDGE, REWARD_MODEL
 
 MANIFEST_FILE = "reward_model.json"
 """Marks the folder of a reward model that this pipeline trained."""
@@ -26,6 +27,14 @@ CHAIN_CLASSIFIER = "classifier"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.*", "*.model", "tekken.json")
 
 SHOWN_LABELS = 10
+FIGURE_NAMES = frozenset(
+    ("score", "score_normalized", "kl", "length", "eos_rate", "distinct_1", "distinct_2",
+     "repetition", "bits_per_byte", "sft_loss", "length_baseline", "win_rate", "toxic_share",
+     "prompted_toxic_share", "refusal_rate", "leaks", COMPARED, REWARD_MODEL, GUARD_MODEL, JUDGE)
+)  # fmt: skip
+"""Metrics of the evaluation begin with these or with a scorer's name, which must therefore
+differ."""
+FIGURE_BEGINNINGS = ("benchmark_", "reference_")
 
 FolderKind = Literal["reward_model", "classifier"]
 
@@ -38,6 +47,19 @@ def check_scorer_name(setting: str, name: str) -> None:
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
         raise UserError(f"{setting}: choose another name, of letters, digits and underscores")
+
+
+def check_judging_scorer_name(setting: str, name: str) -> None:
+    """Refuse a name of a scorer that judges which metrics cannot carry, or which another figure of
+    the evaluation has.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    check_scorer_name(setting, name)
+    if name in FIGURE_NAMES or name.startswith(FIGURE_BEGINNINGS):
+        taken = ", ".join(sorted(FIGURE_NAMES))
+        raise UserError(f"{setting}: choose another name, none of {taken}")
 
 
 def scorer_folder_kind(folder: Path) -> FolderKind:
@@ -120,9 +142,13 @@ def check_tokenizer_files(folder: Path) -> None:
 
 def classifier_labels(folder: Path) -> tuple[str, ...]:
     """The labels of a sequence classifier in the order of its outputs, as config.json has them."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
     names = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # transformers' default
-    return tuple(str(names[number]) for number in sorted(names, key=int))
+    try:
+        return tuple(str(names[number]) for number in sorted(names, key=int))
+    except (ValueError, TypeError):
+        raise UserError(f"{path}: id2label does not name the labels by their numbers") from None
 
 
 def reward_model_base(folder: Path) -> Path:

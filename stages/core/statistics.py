@@ -30,6 +30,12 @@ class Unmeasured(NamedTuple):
     reason: str
 
 
+def estimate(value: float, low: float, high: float) -> Estimate:
+    """A figure with an interval that holds it: rounding, and the bias of a bootstrap, may leave an
+    end on the wrong side."""
+    return Estimate(float(value), min(float(low), float(value)), max(float(high), float(value)))
+
+
 def bootstrap_mean(
     values: ArrayLike, *, num_samples: int, seed: int, clusters: ArrayLike | None = None
 ) -> Estimate:
@@ -47,7 +53,7 @@ def bootstrap_mean(
     array = checked_values(values)
     means = _resampled_means(array, clusters, num_samples, np.random.default_rng(seed))
     low, high = np.percentile(means, (2.5, 97.5))
-    return Estimate(float(array.mean()), float(low), float(high))
+    return estimate(array.mean(), low, high)
 
 
 def mean_of_group_means(
@@ -75,7 +81,7 @@ def mean_of_group_means(
         for array, own in zip(arrays, labels, strict=True)
     ]
     low, high = np.percentile(np.mean(resampled, axis=0), (2.5, 97.5))
-    return Estimate(float(np.mean([array.mean() for array in arrays])), float(low), float(high))
+    return estimate(float(np.mean([array.mean() for array in arrays])), low, high)
 
 
 def bootstrap(
@@ -102,7 +108,7 @@ def bootstrap(
         for _ in range(num_samples)
     ]
     low, high = np.percentile(values, (2.5, 97.5))
-    return Estimate(statistic(np.arange(len(places))), float(low), float(high))
+    return estimate(statistic(np.arange(len(places))), low, high)
 
 
 def paired_difference(
@@ -165,7 +171,7 @@ def share(outcomes: ArrayLike) -> Estimate:
     centre = (mean + Z_95**2 / (2 * count)) / denominator
     half_width = Z_95 * np.sqrt(mean * (1 - mean) / count + Z_95**2 / (4 * count**2))
     half_width = float(half_width) / denominator
-    return Estimate(mean, max(0.0, centre - half_width), min(1.0, centre + half_width))
+    return estimate(mean, max(0.0, centre - half_width), min(1.0, centre + half_width))
 
 
 def signed_rank_correlation(first: ArrayLike, second: ArrayLike) -> float:
@@ -267,12 +273,12 @@ def brier_score(
     return bootstrap_mean(squares, num_samples=num_samples, seed=seed, clusters=clusters)
 
 
-def distinct_n(texts: Sequence[str], n: int) -> float:
+def distinct_n(texts: Sequence[str], n: int) -> float | None:
     """Distinct n-grams of words over all n-grams of all texts (Li et al. 2016, section 5.3), in
     0..1; low values mean that the texts repeat themselves or each other.
 
     Words are separated by white space and compared in lower case. Texts shorter than ``n`` words
-    have no n-gram; where none has one the result is 0.
+    have no n-gram; where none has one, there is no such share.
     """
     seen: set[tuple[str, ...]] = set()
     total = 0
@@ -281,7 +287,7 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
         grams = [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
         seen.update(grams)
         total += len(grams)
-    return len(seen) / total if total else 0.0
+    return len(seen) / total if total else None
 
 
 def _resampled_means(

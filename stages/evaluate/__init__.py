@@ -11,9 +11,9 @@ from stages.core.artifacts import make_artifact
 from stages.core.chat import prompt_text
 from stages.core.config import Compute, EvaluateConfig
 from stages.core.contracts import EvaluateInputs, EvaluateOutputs
-from stages.core.errors import UserError
 from stages.core.models import load_tokenizer, pick_device
-from stages.core.scorer_places import check_scorer_name
+from stages.core.policy_gate import COMPARED
+from stages.core.scorer_places import check_judging_scorer_name
 from stages.core.scorers import load_scorer
 from stages.core.scoring import Scorer
 from stages.evaluate import plots
@@ -23,22 +23,12 @@ from stages.evaluate.earlier import Benchmark, Card, read_benchmarks, read_card
 from stages.evaluate.lineage import trace
 from stages.evaluate.measure import measure
 from stages.evaluate.measurements import (
-    GUARD_MODEL,
-    JUDGE,
-    REWARD_MODEL,
+    CHAMPION,
     Measurements,
     Missing,
 )
 from stages.evaluate.metrics import flat_metrics, reply_rows
 from stages.evaluate.report import CARD_PLOT, Report, write_report
-
-FIGURE_NAMES = frozenset(
-    ("score", "score_normalized", "kl", "length", "eos_rate", "distinct_1", "distinct_2",
-     "repetition", "bits_per_byte", "sft_loss", "length_baseline", "win_rate", "toxic_share",
-     "prompted_toxic_share", "refusal_rate", "leaks", REWARD_MODEL, GUARD_MODEL, JUDGE)
-)  # fmt: skip
-"""Metrics begin with these or with a scorer's name, which must therefore differ."""
-FIGURE_BEGINNINGS = ("benchmark_", "reference_")
 
 
 def run(
@@ -59,6 +49,9 @@ def run(
         measured, num_bootstrap_samples=config.num_bootstrap_samples, seed=config.seed
     )
     metrics = flat_metrics(measured, figures, card, benchmarks)
+    champion = inputs.champion if config.compare_champion else None
+    if champion and champion.digest != inputs.policy.digest:
+        metrics[COMPARED] = float(CHAMPION in measured.replies)
     folder = out_dir / "report"
     shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed while writing
     folder.mkdir(parents=True)
@@ -96,10 +89,7 @@ def load_scorers(
     scorers: dict[str, Scorer] = {}
     for name, place in config.scorers.items():
         setting = f"evaluate.scorers.{name}"
-        check_scorer_name(setting, name)
-        if name in FIGURE_NAMES or name.startswith(FIGURE_BEGINNINGS):
-            taken = ", ".join(sorted(FIGURE_NAMES))
-            raise UserError(f"{setting}: choose another name, none of {taken}")
+        check_judging_scorer_name(setting, name)
         path = inputs.scorers[name].locate()
         scorers[name] = load_scorer(place, path, device, tokenizer=tokenizer, normalize=True)
     return scorers
@@ -122,7 +112,12 @@ def _benchmarks(inputs: EvaluateInputs, missing: list[Missing]) -> list[Benchmar
     if artifact is None:
         missing.append(Missing("benchmarks", "benchmarks.suites names none"))
         return []
-    return attempt("benchmarks", lambda: read_benchmarks(artifact), missing) or []
+    rows = attempt("benchmarks", lambda: read_benchmarks(artifact), missing) or []
+    if rows and not any(row.values for row in rows):
+        reason = f"{rows[0].problem or 'none has a figure'}; rlhf run --from benchmarks tries again"
+        missing.append(Missing("benchmarks", reason, failed=True))
+        return []
+    return rows
 
 
 def _copy_card_plots(inputs: EvaluateInputs, card: Card | None, folder: Path) -> None:

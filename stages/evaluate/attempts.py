@@ -23,6 +23,8 @@ def attempt(what: str, function: Callable[[], Result], missing: list[Missing]) -
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
+        if "can't allocate memory" in str(error):  # torch on the CPU
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         if len(reason) > MAX_REASON_CHARACTERS:
             reason = reason[:MAX_REASON_CHARACTERS] + "…"

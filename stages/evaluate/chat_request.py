@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
@@ -99,8 +99,11 @@ def open_client(config: JudgeConfig) -> httpx.AsyncClient:
 
 def address(config: JudgeConfig) -> str:
     """Where questions go."""
-    url = config.url.rstrip("/")
-    return url if url.endswith("/chat/completions") else f"{url}/chat/completions"
+    url = urlsplit(config.url)
+    path = url.path.rstrip("/")
+    if not path.endswith("/chat/completions"):
+        path += "/chat/completions"
+    return urlunsplit(url._replace(path=path))
 
 
 async def request(

@@ -24,8 +24,8 @@ class ModelFigures:
     kl: Estimate
     length: Estimate
     eos_rate: float
-    distinct_1: float
-    distinct_2: float
+    distinct_1: float | None
+    distinct_2: float | None
     repetition: float | None
     """None where every reply is too short to repeat itself."""
 
@@ -131,9 +131,16 @@ def _model_figures(
 
 def _contrasts(measured: Measurements, pair: tuple[str, str], draw: Draw) -> dict[str, Contrast]:
     first, second = (measured.replies[name] for name in pair)
+    is_same = np.asarray(
+        [one == other for one, other in zip(first.texts, second.texts, strict=True)]
+    )
     contrasts: dict[str, Contrast] = {}
     for scorer in (REWARD_MODEL, *measured.scorers):
-        sides = first.scores[scorer], second.scores[scorer]
+        # Equal replies, scored in batches of other company, differ by rounding.
+        sides = (
+            np.asarray(first.scores[scorer]),
+            np.where(is_same, first.scores[scorer], second.scores[scorer]),
+        )
         outcomes = statistics.win_outcomes(*sides)
         contrasts[scorer] = Contrast(
             win_rate=statistics.share(outcomes),

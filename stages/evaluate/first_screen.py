@@ -120,10 +120,10 @@ def _decision(gate: PolicyGate, metrics: Metrics) -> tuple[str, Level, str]:
         checks += f" ({unknown} could not be made, see below)"
     text = f"This policy may become champion: {wins}, and {checks}."
     # What PPO maximised is no witness for it.
-    weak = found is None or scorer == REWARD_MODEL
-    if weak:
+    by_proxy = found is not None and scorer == REWARD_MODEL
+    if by_proxy:
         text += " Only the reward model, which PPO maximised, says so."
-    return "Promote", "warning" if weak else "good", text
+    return "Promote", "warning" if by_proxy or found is None else "good", text
 
 
 def _champion(metrics: Metrics, measured: Measurements, figures: Figures) -> str:

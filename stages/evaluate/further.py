@@ -21,6 +21,8 @@ from stages.evaluate.task import HELD_OUT, REFUSAL, TOXICITY, Task
 
 JUDGED = (("policy", "sft"), ("policy", CHAMPION))
 JUDGE_FILE = "judge_answers.jsonl"
+MAX_FAILED_SHARE = 0.2
+"""Of the pairs put to the judge: with more of them unanswered there is no win rate by it."""
 Texts = Mapping[str, Mapping[str, list[str]]]
 """Replies by set of prompts and model."""
 
@@ -204,8 +206,15 @@ def _judged(
         for index, outcome in zip(found.indices, found.outcomes, strict=True)
         if outcome is not None
     ]
-    if not found.num_judged or not outcomes:
+    num_asked = len(found.indices) - found.num_equal
+    if not outcomes or (found.num_failed and found.num_failed == num_asked):
         raise UserError(f"no verdict on any pair: {found.stopped or reasons or 'no answer'}")
+    # Equal replies are ties without a question: with many answers missing they would decide.
+    if found.num_failed > MAX_FAILED_SHARE * num_asked:
+        raise UserError(
+            f"no verdict on {found.num_failed} of {num_asked} pairs, too many to trust the rest: "
+            f"{found.stopped or reasons}"
+        )
     note = (
         f"{len(outcomes)} of {len(found.indices)} pairs judged, each in both orders; "
         f"{found.num_inconsistent} contradictory verdicts count as ties, as do {found.num_equal} "

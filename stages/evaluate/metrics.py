@@ -33,10 +33,10 @@ def flat_metrics(
         add(f"kl_{name}", model.kl)
         add(f"length_{name}", model.length)
         metrics[f"eos_rate_{name}"] = model.eos_rate
-        metrics[f"distinct_1_{name}"] = model.distinct_1
-        metrics[f"distinct_2_{name}"] = model.distinct_2
-        if model.repetition is not None:
-            metrics[f"repetition_{name}"] = model.repetition
+        for figure in ("distinct_1", "distinct_2", "repetition"):
+            value = getattr(model, figure)
+            if value is not None:
+                metrics[f"{figure}_{name}"] = value
     for (first, second), by_scorer in figures.contrasts.items():
         for scorer, contrast in by_scorer.items():
             if contrast.difference is not None:

@@ -31,6 +31,7 @@ from stages.core.statistics import (
     Estimate,
     Unmeasured,
     bootstrap_mean,
+    estimate,
     share,
 )
 
@@ -186,7 +187,7 @@ def _bleu(
     resampled = [score(summed) for summed in _resampled_sums(counts, num_samples, seed)]
     low, high = np.percentile(resampled, (2.5, 97.5))
     replies, references = zip(*pairs, strict=True)
-    return Estimate(bleu.corpus_score(replies, [references]).score, float(low), float(high))
+    return estimate(bleu.corpus_score(replies, [references]).score, low, high)
 
 
 def _chrf(chrf: CHRF, pairs: Sequence[tuple[str, str]], *, num_samples: int, seed: int) -> Estimate:
@@ -195,7 +196,7 @@ def _chrf(chrf: CHRF, pairs: Sequence[tuple[str, str]], *, num_samples: int, see
     resampled = _chrf_scores(_resampled_sums(counts, num_samples, seed))
     low, high = np.percentile(resampled, (2.5, 97.5))
     replies, references = zip(*pairs, strict=True)
-    return Estimate(chrf.corpus_score(replies, [references]).score, float(low), float(high))
+    return estimate(chrf.corpus_score(replies, [references]).score, low, high)
 
 
 def _chrf_counts(reply: str, reference: str) -> list[int]:

@@ -83,15 +83,12 @@ def headline(measured: Measurements, figures: Figures) -> Table:
         _row(
             "Distinct words · word pairs",
             "share that occurs first, over all replies; low is repetitive",
-            [f"{percent(model.distinct_1)} · {percent(model.distinct_2)}" for model in models],
+            [f"{_share(model.distinct_1)} · {_share(model.distinct_2)}" for model in models],
         ),
         _row(
             "Repetition within a reply",
             "share of its groups of four words said before; high runs in circles",
-            [
-                NOTHING if model.repetition is None else percent(model.repetition)
-                for model in models
-            ],
+            [_share(model.repetition) for model in models],
         ),
     ]
     if measured.sft_loss:
@@ -254,6 +251,10 @@ def _reply(measured: Measurements, name: str, index: int) -> Cell:
     if not replies.ended[index]:
         figures.append("cut off")
     return Cell(_cut(replies.texts[index]) or "(empty)", " · ".join(figures))
+
+
+def _share(value: float | None) -> str:
+    return NOTHING if value is None else percent(value)
 
 
 def _cut(text: str) -> str:

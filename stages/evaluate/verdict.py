@@ -80,9 +80,10 @@ def help_or_hack(figures: Figures) -> Finding:
         )
     if proxy.is_better:
         return Finding(
-            "bad",
-            "Signs of hacking. The reward model's score, which PPO maximised, rose, but by "
-            f"{_listed(rest)}, which PPO never saw, the replies are no better.",
+            "warning",
+            "It cannot be told yet. The reward model's score, which PPO maximised, rose, but by "
+            f"{_listed(rest)}, which PPO never saw, the replies are not clearly better or worse: "
+            "more prompts (evaluate.num_prompts, evaluate.judge.num_prompts) would tell.",
         )
     return Finding(
         "warning",
@@ -164,13 +165,18 @@ def _over_optimisation(figures: Figures) -> Iterator[Finding]:
     for scorer, contrast in contrasts.items():
         if scorer == REWARD_MODEL:
             continue
-        if not contrast.is_better:
-            moved = "falls" if contrast.is_worse else "does not follow"
+        if contrast.is_worse:
             yield Finding(
                 "bad",
                 f"Over-optimisation: the reward model's score rises but {scorer_words(scorer)} "
-                f"{moved}. The policy exploits the reward model's mistakes: raise ppo.kl_coef, "
+                "falls. The policy exploits the reward model's mistakes: raise ppo.kl_coef, "
                 "stop earlier, or collect preferences on the policy's replies.",
+            )
+        elif not contrast.is_better:
+            yield Finding(
+                "warning",
+                f"The reward model's score rises, but {scorer_words(scorer)} does not clearly "
+                "follow: over-optimisation, or too few prompts to see a gain.",
             )
     for scorer, contrast in contrasts.items():
         controlled = contrast.length_controlled
@@ -212,6 +218,8 @@ def _replies(figures: Figures) -> Iterator[Finding]:
             f"The policy hardly differs from the SFT model (KL {policy.kl.value:.3f} nats a "
             "reply): PPO had little effect.",
         )
+    if None in (policy.distinct_2, sft.distinct_2):
+        return
     if policy.distinct_2 < DIVERSITY_DROP * sft.distinct_2:
         yield Finding(
             "warning",

@@ -14,6 +14,7 @@ from stages.core.statistics import (
     Unmeasured,
     bootstrap_mean,
     checked_values,
+    estimate,
 )
 
 SLOPE_PENALTY = 0.01
@@ -77,7 +78,7 @@ def length_controlled_win_rate(
     rates = _bootstrap_rates(feature, wins, num_samples, seed)
     value = _rate_at_zero(feature, wins, np.ones((1, len(wins))))[0]
     low, high = np.percentile(rates, (2.5, 97.5))
-    return Estimate(float(value), float(low), float(high))
+    return estimate(value, low, high)
 
 
 def _bootstrap_rates(

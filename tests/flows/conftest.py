@@ -39,7 +39,8 @@ def data_root(tmp_path: Path, mlflow_database: Path, monkeypatch: pytest.MonkeyP
     root.mkdir()
     monkeypatch.setenv("RLHF_DATA_ROOT", str(root))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{mlflow_database}")
-    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_API_URL", "")  # so that what a test sets is undone
+    monkeypatch.delenv("PREFECT_API_URL")
     return root
 
 

@@ -1,7 +1,6 @@
 """The flow against a real Prefect server; the stages are real where their work is small."""
 
 import time
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +16,7 @@ from flows.profiles import override
 from stages.core import tracking
 from stages.core.artifacts import StageResult, data_root, make_artifact, write_result
 from stages.core.config import Compute, Frozen, PipelineConfig, StageConfig
-from stages.core.contracts import Datasets, EvaluateOutputs, PPOOutputs, SFTOutputs
+from stages.core.contracts import Datasets
 from stages.core.errors import StageCrashedError, UserError
 from stages.core.launch import stage_folder
 from stages.core.tracking.client import process_tags
@@ -240,34 +239,6 @@ def test_the_run_form_describes_the_settings() -> None:
     assert schema["properties"]["from_stage"]["title"] == "From stage"
     earlier_run = stage_flows.sft.parameters.model_dump()["properties"]["earlier_run"]
     assert earlier_run["description"].startswith("The MLflow run whose results")
-
-
-@pytest.mark.parametrize(("has_adapter", "registered"), [(True, "adapter"), (False, "model")])
-def test_a_policy_without_adapter_is_registered_whole(
-    has_adapter: bool, registered: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("report", "adapter", "model"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "report.md").write_text("# Report", encoding="utf-8")
-    model = make_artifact("model", tmp_path / "model")
-    adapter = make_artifact("adapter", tmp_path / "adapter")
-    outputs: dict[str, Frozen] = {
-        "sft": SFTOutputs(adapter=adapter, model=model),
-        "ppo": PPOOutputs(adapter=adapter if has_adapter else None, model=model, history=model),
-        "evaluate": EvaluateOutputs(report=make_artifact("report", tmp_path / "report")),
-    }
-    result = StageResult(stage="evaluate", key="key", outputs={}, metrics={}, files={})
-    sources: list[Path] = []
-
-    def register(run_id: str, source: Path, tags: dict[str, str]) -> str:
-        sources.append(source)
-        return "1"
-
-    monkeypatch.setattr(tracking, "register_policy", register)
-    monkeypatch.setattr(tracking, "log_report", lambda run_id, folder: None)
-    monkeypatch.setattr(tracking, "run_page", lambda run_id: "/page")
-    pipeline.publish(PipelineConfig(), "run", outputs, {"evaluate": result})
-    assert sources == [tmp_path / registered]
 
 
 @pytest.mark.slow

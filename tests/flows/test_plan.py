@@ -87,7 +87,7 @@ def _faulty(changes: dict[str, object]) -> PipelineConfig:
             "'gone/folder:toxic' is neither file.py:function nor a folder here, alone or with :L",
         ),
         (
-            {"evaluate.scorers.rude": "classifier:toxic"},
+            {"evaluate.scorers.rude": "classifier:toxic", "collect.labelled": {}},
             "evaluate.scorers.rude: 'classifier:toxic' is the chain's own classifier, and this run "
             "trains none: give it labelled text with collect.labelled.paths",
         ),
@@ -311,3 +311,49 @@ def test_a_scorer_whose_base_model_is_gone_is_refused_before_anything_runs(
         check(config, planned_stages(config))
     assert str(refusal.value) == message
     check(config, planned_stages(config, "sft"))
+
+
+def test_a_gate_is_not_left_to_a_scorer_that_is_not_there() -> None:
+    for scorer, changes in (
+        ("gaurd_model", {}),
+        ("guard_model", {"clean.guard_share": 0}),
+        ("judge", {}),
+    ):
+        config = _faulty({"evaluate.gate.scorer": scorer, **changes})
+        with pytest.raises(UserError, match=rf"nothing called '{scorer}' judges in this run"):
+            check(config, planned_stages(config))
+    config = _faulty({"evaluate.gate.scorer": "guard_model"})
+    check(config, planned_stages(config))
+    check(config, ["evaluate"])  # an earlier run may bring one
+
+
+def test_what_ppo_optimises_does_not_judge() -> None:
+    oracle = cpu_demo().evaluate.scorers["oracle"]
+    weighted = {"ppo.scorers.fun": oracle, "ppo.scorer_weights.fun": 1.0}
+    config = _faulty(weighted)
+    with pytest.raises(UserError, match=r"evaluate\.scorers\.oracle: PPO optimises"):
+        check(config, planned_stages(config))
+
+
+def test_a_judging_scorers_name_is_not_that_of_another_figure() -> None:
+    config = _faulty({"evaluate.scorers.kl": cpu_demo().evaluate.scorers["oracle"]})
+    with pytest.raises(UserError, match=r"evaluate\.scorers\.kl: choose another name"):
+        check(config, planned_stages(config))
+
+
+def test_without_held_out_data_nothing_could_be_judged(tmp_path: Path) -> None:
+    for stage, kind in (("reward_model_card", "preferences"), ("evaluate", "prompts")):
+        none = {f"collect.{kind}.held_out_paths": [], f"collect.{kind}.held_out_share": 0}
+        config = _faulty(none)
+        with pytest.raises(UserError, match=rf"stage {stage} needs held-out {kind}"):
+            check(config, planned_stages(config))
+
+
+def test_the_classifier_of_an_earlier_run_may_be_a_scorer() -> None:
+    config = _faulty(
+        {"ppo.scorers.kind": "classifier:-toxic", "collect.labelled.paths": [],
+         "collect.labelled.held_out_paths": []}
+    )  # fmt: skip
+    check(config, ["ppo", "evaluate"])
+    with pytest.raises(UserError, match="this run trains none"):
+        check(config, planned_stages(config))

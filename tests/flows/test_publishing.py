@@ -19,10 +19,11 @@ from stages.core.contracts import EvaluateOutputs, PPOOutputs, SFTOutputs
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server", "data_root")]
 
-WINS = {"win_rate_policy_vs_sft": 0.71, "kl_policy": 2.4, "num_prompts": 140.0}
-WINS |= {"win_rate_policy_vs_sft_low": 0.63, "win_rate_policy_vs_sft_high": 0.78}
-WINS |= {"kl_policy_low": 2.1, "kl_policy_high": 2.7}
-LOSES = WINS | {"win_rate_policy_vs_sft_low": 0.44}
+BY_PROXY = {"win_rate_policy_vs_sft": 0.71, "kl_policy": 2.4, "num_prompts": 140.0}
+BY_PROXY |= {"win_rate_policy_vs_sft_low": 0.63, "win_rate_policy_vs_sft_high": 0.78}
+BY_PROXY |= {"kl_policy_low": 2.1, "kl_policy_high": 2.7}
+WINS = BY_PROXY | {f"guard_model_{name}": v for name, v in BY_PROXY.items() if "win" in name}
+LOSES = WINS | {"guard_model_win_rate_policy_vs_sft_low": 0.44}
 
 Outputs = Mapping[str, Frozen]
 
@@ -38,11 +39,12 @@ def outputs(data_root: Path) -> Outputs:
         return make_artifact(kind, folder)
 
     policy = made("model", "policy", f"weights of {data_root}")
+    adapter = made("adapter", "adapter", "weights")
     sft = made("model", "sft", "weights")
     report = made("report", "report", "# Report\n\nThe policy wins.\n\n![plot](plot.png)\n")
     return {
         "sft": SFTOutputs(adapter=sft, model=sft),
-        "ppo": PPOOutputs(adapter=policy, model=policy, history=policy),
+        "ppo": PPOOutputs(adapter=adapter, model=policy, history=policy),
         "evaluate": EvaluateOutputs(report=report),
     }
 
@@ -57,18 +59,22 @@ def published(outputs: Outputs) -> Callable[..., tuple[list[str], Any, Any]]:
         client.delete_registered_model(model.name)
 
     @flow(name="published", persist_result=False)
-    def publishing(config: PipelineConfig, run_id: str, metrics: Mapping[str, float]) -> list[str]:
+    def publishing(
+        config: PipelineConfig, run_id: str, metrics: Mapping[str, float], opponent: str
+    ) -> list[str]:
         result = StageResult(
             stage="evaluate", key="key", outputs={}, metrics=dict(metrics), files={}
         )
-        return publish(config, run_id, outputs, {"evaluate": result}, Opponent(config))
+        return publish(config, run_id, outputs, {"evaluate": result}, Opponent(config, opponent))
 
-    def published(metrics: Mapping[str, float], **changes: str) -> tuple[list[str], Any, Any]:
+    def published(
+        metrics: Mapping[str, float], opponent: str = tracking.NOBODY, **changes: str
+    ) -> tuple[list[str], Any, Any]:
         changed = {name.replace("__", "."): value for name, value in changes.items()}
         config = override(cpu_demo(), changed)
         run_id = tracking.start_pipeline_run(config, "published")
         with progress.reporting_to(progress.Reporter()):
-            reasons = publishing(config, run_id, metrics)
+            reasons = publishing(config, run_id, metrics, opponent)
         tracking.end_pipeline_run(run_id, "FINISHED", {})
         version = client.get_model_version_by_alias("rlhf-policy", "challenger")
         return reasons, version, client.get_run(run_id)
@@ -80,8 +86,8 @@ def test_a_policy_that_passes_is_registered_with_what_was_found(published, outpu
     reasons, version, run = published(WINS)
     assert reasons == []
     assert version.tags["gate"] == run.data.tags["policy_gate"] == "passed"
-    assert version.tags["win_rate_policy_vs_sft"] == "0.71"
-    assert "win_rate_policy_vs_sft_low" not in version.tags  # the report has it
+    assert version.tags["guard_model_win_rate_policy_vs_sft"] == "0.71"
+    assert "guard_model_win_rate_policy_vs_sft_low" not in version.tags  # the report has it
     assert "| wins 71" in version.tags["gate_table"]
     assert version.tags["policy_digest"] == outputs["ppo"].model.digest
     assert version.tags["compared_with"] == "none"
@@ -91,9 +97,45 @@ def test_a_policy_that_passes_is_registered_with_what_was_found(published, outpu
     assert tracking.champion() is None  # the demo asks nobody and promotes nothing
 
 
+@pytest.mark.parametrize(("has_adapter", "file"), [(True, "adapter.md"), (False, "policy.md")])
+def test_a_policy_without_adapter_is_registered_whole(published, outputs, has_adapter, file):
+    if not has_adapter:
+        outputs["ppo"] = outputs["ppo"].model_copy(update={"adapter": None})
+    _, version, _ = published(WINS)
+    place = f"models:/rlhf-policy/{version.version}"
+    found = {artifact.path for artifact in mlflow.artifacts.list_artifacts(place)}
+    assert found - {"MLmodel"} == {file}
+
+
 def test_auto_makes_what_passes_champion(published):
     _, version, _ = published(WINS, approval__promotion="auto")
     assert tracking.champion().version == str(version.version)
+
+
+def test_auto_does_not_believe_what_ppo_maximised(published):
+    reasons, version, _ = published(BY_PROXY, approval__promotion="auto")
+    assert reasons == []
+    assert version.tags["gate"] == "passed"
+    assert tracking.champion() is None
+    changes = {"approval__promotion": "auto", "evaluate__gate__scorer": "reward_model"}
+    _, version, _ = published(BY_PROXY, **changes)
+    assert tracking.champion().version == str(version.version)
+
+
+def test_auto_does_not_undo_a_rollback(published, tmp_path):
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "weights").write_bytes(b"of the first policy")
+    run_id = tracking.start_pipeline_run(cpu_demo(), "first")
+    first = tracking.register_policy(run_id, tmp_path / "first", {"policy_digest": "first"})
+    make_champion(first, "")
+    _, version, _ = published(WINS, opponent=first, approval__promotion="auto")
+    second = str(version.version)
+    assert tracking.rollback() == (second, first)
+    published(WINS, opponent=first, approval__promotion="auto")  # the same policy again
+    assert tracking.champion().version == first
+    make_champion(second, "a person says so")
+    assert tracking.champion().version == second
+    assert not tracking.was_rolled_back(second)
 
 
 @pytest.mark.parametrize("promotion", ["off", "auto"])

@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from stages.core.config.base import Count, Frozen, Positive, PositiveInt, Share, StageConfig
 
@@ -75,6 +75,13 @@ class JudgeConfig(Frozen):
     """Price, for the report's cost."""
     dollars_per_million_output_tokens: Annotated[float, Field(ge=0)] = 0.0
     """Price, for the report's cost."""
+
+    @field_validator("url")
+    @classmethod
+    def _has_no_key(cls, url: str) -> str:
+        if "@" in url:  # settings are shown in the report, in MLflow and in Prefect
+            raise ValueError("Give the key as RLHF_JUDGE_API_KEY, not in the address")
+        return url
 
 
 class SafetyConfig(Frozen):

@@ -34,6 +34,7 @@ from stages.core.tracking.registry import (
     register_policy,
     rollback,
     version_tags,
+    was_rolled_back,
 )
 from stages.core.tracking.stage_runs import (
     FLOW_RUN_VARIABLE,
@@ -87,4 +88,5 @@ __all__ = [
     "suspend_pipeline_run",
     "tag_run",
     "version_tags",
+    "was_rolled_back",
 ]

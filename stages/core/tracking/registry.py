@@ -20,6 +20,10 @@ CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 COMPARED_WITH = "compared_with"
 """Tag: number of the champion that the version was evaluated against, or ``NOBODY``."""
 NOBODY = "none"
+ROLLED_BACK = "rolled_back"
+"""Tag of a version that ``rollback`` took the alias ``champion`` from."""
+COMMENT = "promotion_comment"
+"""Tag: what a person said to the version's promotion."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ def register_policy(run_id: str, source: Path, tags: Mapping[str, str]) -> str:
         if tags.get("policy_digest", "") == known.tags.get("policy_digest"):
             for name, value in tags.items():
                 client.set_model_version_tag(POLICY, known.version, name, value)
+            for name in known.tags.keys() - tags.keys() - {COMMENT, ROLLED_BACK}:
+                client.delete_model_version_tag(POLICY, known.version, name)
             if int(known.version) >= int(_number_of(client, CHALLENGER)):
                 client.set_registered_model_alias(POLICY, CHALLENGER, known.version)
             return str(known.version)
@@ -111,7 +117,7 @@ def promote(which: str, comment: str = "") -> str:
     client = PatientClient()
     version = find_version(client, POLICY, which)
     number, now = str(version.version), _number_of(client, CHAMPION)
-    client.set_model_version_tag(POLICY, number, "promotion_comment", comment)
+    client.set_model_version_tag(POLICY, number, COMMENT, comment)
     if number == now:
         return number
     compared = version.tags.get(COMPARED_WITH)
@@ -125,12 +131,19 @@ def promote(which: str, comment: str = "") -> str:
     if now != "0":
         client.set_registered_model_alias(POLICY, PREVIOUS, now)
     client.set_registered_model_alias(POLICY, CHAMPION, number)
+    if ROLLED_BACK in version.tags:
+        client.delete_model_version_tag(POLICY, number, ROLLED_BACK)
     return number
 
 
 def leave_as_challenger(number: str, comment: str) -> None:
     """Keep with the version why it did not become champion."""
-    PatientClient().set_model_version_tag(POLICY, number, "promotion_comment", comment)
+    PatientClient().set_model_version_tag(POLICY, number, COMMENT, comment)
+
+
+def was_rolled_back(number: str) -> bool:
+    """Whether the version was champion until ``rollback``, and nobody has promoted it since."""
+    return ROLLED_BACK in PatientClient().get_model_version(POLICY, number).tags
 
 
 def rollback() -> tuple[str, str]:
@@ -148,6 +161,7 @@ def rollback() -> tuple[str, str]:
         raise UserError(f"{POLICY} has no previous champion to go back to")
     client.set_registered_model_alias(POLICY, CHAMPION, before)
     client.set_registered_model_alias(POLICY, PREVIOUS, now)
+    client.set_model_version_tag(POLICY, now, ROLLED_BACK, "true")
     return now, before
 
 

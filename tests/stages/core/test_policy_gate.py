@@ -97,12 +97,18 @@ def test_scorer_that_counts(there: list[str], expected: str) -> None:
     assert gate_scorer(GATE, metrics) == expected
 
 
-def test_configured_scorer_that_was_not_measured_is_named_and_no_obstacle() -> None:
+def test_a_configured_scorer_must_have_a_win_rate() -> None:
     gate = PolicyGate(scorer="judge")
-    assert policy_refusals(gate, GOOD) == []
-    row = policy_gate_rows(gate, GOOD)[0]
-    assert row.outcome == "not measured"
-    assert "by the judge" in row.rule
+    assert policy_refusals(gate, GOOD) == [
+        "there is no win rate by the judge, which evaluate.gate.scorer names"
+    ]
+    assert "by the judge" in policy_gate_rows(gate, GOOD)[0].rule
+
+
+def test_a_champion_that_could_not_be_compared_is_not_replaced() -> None:
+    assert policy_refusals(GATE, GOOD | {"champion_compared": 1.0}) == []
+    (reason,) = policy_refusals(GATE, GOOD | {"champion_compared": 0.0})
+    assert reason.startswith("it could not be compared with the champion")
 
 
 def test_unmeasured_figures_are_no_obstacle_but_named() -> None:

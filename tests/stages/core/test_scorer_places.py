@@ -76,3 +76,10 @@ def test_a_label_is_found_before_a_negative():
 def test_labels_stand_in_the_order_of_the_outputs(tmp_path, config, labels):
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert classifier_labels(tmp_path) == labels
+
+
+@pytest.mark.parametrize("labels", [["a", "b"], {"first": "a"}])
+def test_labels_without_numbers_are_one_line(tmp_path, labels):
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": labels}))
+    with pytest.raises(UserError, match=r"config\.json: id2label does not name"):
+        classifier_labels(tmp_path)

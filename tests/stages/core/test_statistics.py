@@ -208,10 +208,18 @@ def test_brier_score_by_hand() -> None:
     assert brier_score([0.5] * 4, [1, 0, 0, 1], **DRAW) == (0.25, 0.25, 0.25)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 16, 66])
+@pytest.mark.parametrize("outcome", [0.0, 0.1, 1.0])
+def test_an_interval_holds_its_figure(count: int, outcome: float) -> None:
+    outcomes = [outcome] * count
+    for found in (share(outcomes), bootstrap_mean(outcomes, **DRAW)):
+        assert found.low <= found.value <= found.high
+
+
 def test_distinct_n() -> None:
     assert distinct_n(["a b a", "A b"], 1) == pytest.approx(2 / 5)
     assert distinct_n(["a b a", "A b"], 2) == pytest.approx(2 / 3)
-    assert distinct_n(["a", ""], 2) == 0.0
+    assert distinct_n(["a", ""], 2) is None
 
 
 @pytest.mark.parametrize(

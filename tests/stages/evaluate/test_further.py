@@ -15,10 +15,13 @@ from transformers import LlamaForSequenceClassification
 from stages.core.artifacts import Artifact, make_artifact
 from stages.core.config import Compute, EvaluateConfig, LoRAConfig
 from stages.core.contracts import EvaluateInputs
+from stages.core.errors import UserError
 from stages.core.models import load_model, load_tokenizer, peft_config, save_adapter, save_model
 from stages.core.personal_data import digest, find
 from stages.core.schemas import write_jsonl
 from stages.evaluate import chat_endpoint, run
+from stages.evaluate.further import _judged
+from stages.evaluate.judge import Judgements
 
 pytestmark = pytest.mark.slow
 
@@ -163,6 +166,7 @@ def test_what_fails_takes_nothing_with_it(
     )
     assert "win_rate_policy_vs_sft" in metrics
     beginnings = ("judge", "toxic_share", "guard_model", "refusal", "benchmark")
+    assert metrics.pop("champion_compared") == 0.0
     assert not any(name.startswith(beginnings) or "champion" in name for name in metrics)
     for words in (
         "not compared, the champion has another tokenizer or chat template",
@@ -230,3 +234,26 @@ def test_card_and_benchmarks_of_earlier_stages_are_shown(evaluate, tmp_path: Pat
     assert metrics["benchmark_arc_easy_acc_policy_minus_sft"] == pytest.approx(-0.1)
     assert "plots/reward_model_card_scores.png" in report
     assert "**arc&#95;easy**" in report
+
+
+@pytest.mark.parametrize(("num_failed", "message"), [(9, "no verdict on any"), (3, "3 of 9 pairs")])
+def test_equal_replies_make_no_win_rate_by_a_judge_that_is_silent(
+    num_failed: int, message: str
+) -> None:
+    counts = dict.fromkeys(
+        ("num_inconsistent", "num_verdicts_for_first_position", "num_verdicts_for_second_position",
+         "num_questions", "num_kept", "input_tokens", "output_tokens", "num_without_usage"), 0,
+    )  # fmt: skip
+    found = Judgements(
+        indices=tuple(range(12)),
+        outcomes=(None,) * num_failed + (1.0,) * (9 - num_failed) + (0.5,) * 3,
+        answers=(("", ""),) * 12,
+        num_failed=num_failed,
+        num_equal=3,
+        failures={"no answer": num_failed},
+        stopped="",
+        dollars=0.0,
+        **counts,
+    )
+    with pytest.raises(UserError, match=message):
+        _judged(found, [5] * 12, [5] * 12)

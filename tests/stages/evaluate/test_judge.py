@@ -10,10 +10,12 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from pydantic import ValidationError
 
 from stages.core.config import JudgeConfig
 from stages.core.errors import UserError
 from stages.evaluate import chat_endpoint
+from stages.evaluate.chat_request import address
 from stages.evaluate.judge import NO_VERDICT, judge, parse_verdict, question
 
 KEY = "sk-test-51fd7a"
@@ -436,6 +438,16 @@ def test_a_key_that_cannot_be_one_is_refused_without_showing_it(tmp_path, monkey
 def test_an_address_that_is_none_is_refused(tmp_path, url):
     with pytest.raises(UserError, match=r"evaluate.judge.url = .* such as http"):
         ask(url, tmp_path)
+
+
+def test_a_key_in_the_address_is_refused():
+    with pytest.raises(ValidationError, match="RLHF_JUDGE_API_KEY, not in the address"):
+        JudgeConfig(url="https://me:secret@host/v1")
+
+
+def test_a_query_stays_behind_the_path():
+    config = JudgeConfig(url="https://host/openai?api-version=1", model="m")
+    assert address(config) == "https://host/openai/chat/completions?api-version=1"
 
 
 def test_different_numbers_of_replies_are_refused(tmp_path):

@@ -28,12 +28,13 @@ def _make_measurements(
     models: Sequence[str] = MODELS,
     scorers: Sequence[str] = ("oracle",),
 ) -> Measurements:
-    """Every prompt and reply the same text; scores rise from model to model with some noise."""
+    """Every prompt and reply the same text, but for spaces at its end, since equal replies would be
+    ties; scores rise from model to model with some noise."""
     rng = random.Random(0)
 
     def replies(name: str) -> Replies:
         return Replies(
-            texts=[reply] * count,
+            texts=[reply + " " * list(GAIN).index(name)] * count,
             lengths=[rng.randint(4, 20) for _ in range(count)],
             ended=[True] * count,
             kl=[KL[name]] * count,

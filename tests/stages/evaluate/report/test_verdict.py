@@ -45,7 +45,7 @@ def test_real_gain_is_called_help(make_measurements: Make) -> None:
     ("by", "answer"),
     [
         ({"reward_model": 1.0, "oracle": -1.0}, "bad: It hacked."),
-        ({"reward_model": 1.0}, "bad: Signs of hacking."),
+        ({"reward_model": 1.0}, "warning: It cannot be told yet."),
         ({"oracle": -1.0}, "bad: It harmed."),
         ({}, "warning: Neither."),
         ({"reward_model": 1.0, "oracle": -1.0, "guard_model": 1.0}, "bad: Mixed."),
@@ -61,9 +61,23 @@ def test_every_outcome_has_its_word(
 
 
 def test_proxy_gain_without_true_gain_is_over_optimisation(make_measurements: Make) -> None:
-    for moved, by in (("does not follow", 0.0), ("falls", -1.0)):
-        texts = _texts(_with_scores(make_measurements(), reward_model=1.0, oracle=by))
-        assert any("Over-optimisation" in text and moved in text for text in texts["bad"])
+    texts = _texts(_with_scores(make_measurements(), reward_model=1.0, oracle=-1.0))
+    assert any("Over-optimisation" in text and "falls" in text for text in texts["bad"])
+
+
+def test_proxy_gain_that_others_do_not_see_is_no_proof_of_hacking(make_measurements: Make) -> None:
+    texts = _texts(_with_scores(make_measurements(), reward_model=1.0))
+    assert any("does not clearly follow" in text for text in texts["warning"])
+    assert not any("Over-optimisation" in text for text in texts["bad"])
+
+
+def test_equal_replies_are_ties_whatever_rounding_says(make_measurements: Make) -> None:
+    measured = make_measurements()
+    same = _with_policy(measured, texts=measured.replies["sft"].texts)
+    figures = compare(same, num_bootstrap_samples=300, seed=0)
+    contrast = figures.contrasts["policy", "sft"]["reward_model"]
+    assert contrast.ties == 1.0
+    assert (contrast.win_rate.value, contrast.difference.value) == (0.5, 0.0)
 
 
 def test_without_independent_scorer_nothing_is_claimed(make_measurements: Make) -> None:
