@@ -262,11 +262,45 @@ def test_what_cannot_be_measured_is_said_and_the_rest_goes_on(
     assert (tmp_path / "out/benchmarks/plots/benchmarks.png").stat().st_size > 1000
 
 
-def test_nothing_that_can_be_measured_is_refused(tiny_model_folder, measure, tmp_path):
+def test_nothing_that_can_be_measured_is_a_result_without_figures(
+    tiny_model_folder, measure, tmp_path, capsys
+):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/file").touch()
-    with pytest.raises(UserError, match="no benchmark can be measured: .*hellaswag: has no valid"):
-        measure({"model": tiny_model_folder}, tmp_path / "empty", suites=("hellaswag",))
+    result, metrics = measure(
+        {"base": tiny_model_folder, "policy": tiny_model_folder},
+        tmp_path / "empty",
+        suites=("hellaswag", "glue"),
+    )
+    assert metrics == {}
+    problems = problems_of(result)
+    assert len(problems) == len(result["rows"]) == 10
+    assert "hellaswag: has no validation.jsonl" in problems["hellaswag"]
+    said = capsys.readouterr().out
+    assert "warning: no benchmark could be measured: " in said
+    text = (tmp_path / "out/benchmarks/benchmarks.md").read_text()
+    assert "- hellaswag: not measured: " in text
+
+
+def test_no_suite_at_all_is_refused(tiny_model_folder, local_data, measure):
+    with pytest.raises(UserError, match="no benchmark is chosen"):
+        measure({"model": tiny_model_folder}, local_data)
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_others_their_figures(
+    tiny_model_folder, local_data, measure, tmp_path, capsys
+):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/config.json").write_text("{}")
+    models = {"base": tiny_model_folder, "sft": tmp_path / "broken", "policy": tiny_model_folder}
+    result, metrics = measure(models, local_data, suites=("arc", "super_glue"), limit=2)
+    row = rows_of(result, "arc_easy")["acc"]
+    assert set(row["values"]) == {"base", "policy"}
+    assert row["problem"].startswith("sft: ")
+    assert row["differences"]["policy-base"]["value"] == 0.0
+    assert "benchmark_copa_acc_policy" in metrics
+    assert not any("sft" in name for name in metrics)
+    assert capsys.readouterr().out.count("warning: sft is not measured: ") == 1
 
 
 def test_answers_of_a_killed_stage_are_not_asked_again(
@@ -343,15 +377,16 @@ def test_an_adapter_is_measured_on_its_base(
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*before, "out"])
     (tmp_path / "adapter/adapter_model.safetensors").unlink()
     shutil.rmtree(tmp_path / "out")
-    with pytest.raises(UserError, match="adapter: no usable adapter on "):
-        measure(
-            {"policy": tmp_path / "adapter"},
-            local_data,
-            [story],
-            bases={"policy": tiny_model_folder},
-            suites=("perplexity",),
-            limit=2,
-        )
+    result, metrics = measure(
+        {"policy": tmp_path / "adapter"},
+        local_data,
+        [story],
+        bases={"policy": tiny_model_folder},
+        suites=("perplexity",),
+        limit=2,
+    )
+    assert "adapter: no usable adapter on " in problems_of(result)["perplexity_story"]
+    assert not metrics
 
 
 def test_prompts_that_are_cut_and_options_that_are_too_long_are_said(
