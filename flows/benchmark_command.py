@@ -3,7 +3,7 @@
 import argparse
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -32,6 +32,8 @@ OTHER_NAMES = {"superglue": "super_glue", "truthful_qa": "truthfulqa", "crows": 
 HARNESS_SEED = 1234
 """With which lm-evaluation-harness's own command chooses worked examples."""
 MODEL = "model"
+AGAIN = "with --fresh"
+ADAPTER = "adapter_config.json"
 
 
 def add_parser(commands: Any) -> None:
@@ -42,31 +44,32 @@ def add_parser(commands: Any) -> None:
     help_suite = f"of {', '.join(SUITES)} (default: %(default)s)"
     command.add_argument("--suite", default=DEFAULT_SUITES, metavar="NAME,…", help=help_suite)
     help_limit = "questions of each task, from its beginning (default: all)"
-    command.add_argument("--limit", type=int, default=0, metavar="N", help=help_limit)
+    command.add_argument("--limit", type=_count, default=0, metavar="N", help=help_limit)
     help_local = "folder with the benchmarks' data in the Hub's columns (default: the Hub)"
     command.add_argument("--local", default="", metavar="FOLDER", help=help_local)
     help_fewshot = "worked examples before each question (default: each task's own number)"
-    command.add_argument("--fewshot", type=int, default=-1, metavar="N", help=help_fewshot)
+    command.add_argument("--fewshot", type=_count, default=-1, metavar="N", help=help_fewshot)
     help_template = "ask each question as a user's message"
     command.add_argument("--chat-template", action="store_true", help=help_template)
     help_base = "what an adapter is an adapter on (default: what its base.json names)"
     command.add_argument("--base", default="", metavar="FOLDER", help=help_base)
     help_text = "text file for the suite perplexity; may be given often"
     command.add_argument("--text", action="append", default=[], metavar="FILE", help=help_text)
+    command.add_argument("--fresh", action="store_true", help="measure again what is known already")
 
 
 def evaluate(options: argparse.Namespace, console: Console) -> None:
     """Measure the model, with a progress bar, and print the table.
 
     Raises:
-        UserError: the model, a suite, the data or the harness is not there.
+        UserError: the model, a suite or the harness is not there, or nothing could be measured.
     """
     suites = _suites(options)
     config = BenchmarksConfig.model_validate(
         {
             "suites": suites,
-            "num_fewshot": max(options.fewshot, -1),
-            "limit": max(options.limit, 0),
+            "num_fewshot": options.fewshot,
+            "limit": options.limit,
             "apply_chat_template": options.chat_template,
             "seed": HARNESS_SEED,
         }
@@ -84,13 +87,21 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
             folder=make_artifact("source", folder) if folder else None,
             texts=tuple(make_artifact("source", text) for text in texts),
         )
-        _run(config, inputs, reporter)
+        _run(config, inputs, reporter, fresh=options.fresh)
     results = stage_folder(config, inputs) / "benchmarks"
-    _print_table(console, json.loads((results / "benchmarks.json").read_text(encoding="utf-8")))
+    content = json.loads((results / "benchmarks.json").read_text(encoding="utf-8"))
+    _check_measured(options.model, content["rows"])
+    _print_table(console, content)
     console.print(f"\n{results}", soft_wrap=True, highlight=False, markup=False)
 
 
 # ------------------------------------------------------------------------------------ helpers
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+    return int(text)
 
 
 def _suites(options: argparse.Namespace) -> tuple[str, ...]:
@@ -102,6 +113,10 @@ def _suites(options: argparse.Namespace) -> tuple[str, ...]:
         raise UserError(f"--suite {wrong}: choose from {', '.join(SUITES)}")
     if "perplexity" in suites and not options.text:
         raise UserError("--suite perplexity: give text files with --text FILE")
+    if options.text and "perplexity" not in suites:
+        raise UserError(
+            "--text is for the suite perplexity: add it to --suite, or leave --text out"
+        )
     return suites
 
 
@@ -110,40 +125,46 @@ def _model(
 ) -> tuple[Artifact, Artifact | None]:
     """The model, and its base where it is an adapter."""
     path = find_file(options.model)
-    if path is None and "@" in options.model:
-        return _registered(options.model), None
-    if path is None:
+    if path is None and "@" not in options.model:
         raise UserError(
             f"{options.model}: no such file or folder; give a model folder, an adapter folder, a "
             ".gguf file or a registered alias such as rlhf-policy@champion"
         )
+    if options.base and not (path and (path / ADAPTER).exists()):
+        raise UserError(f"--base is for adapters, and {options.model} is none: leave --base out")
+    if path is None:
+        return _registered(options.model), None
     if path.is_file():
         if path.suffix != ".gguf":
             raise UserError(f"{path}: is neither a folder nor a .gguf file")
         config = BaseModelConfig(source=str(path))
         result = _run(config, BaseModelInputs(source=make_artifact("model", path)), reporter)
         return Artifact.model_validate(result.outputs["model"]), None
-    if not (path / "adapter_config.json").exists():
+    if not (path / ADAPTER).exists():
         if not (path / "config.json").exists():
-            raise UserError(f"{path}: holds no model (no config.json, no adapter_config.json)")
+            raise UserError(f"{path}: holds no model (no config.json, no {ADAPTER})")
         return make_artifact("model", path), None
     return make_artifact("adapter", path), make_artifact("model", _base(path, options.base))
 
 
 def _base(adapter: Path, given: str) -> Path:
     """What an adapter is an adapter on."""
-    if given:
-        place = find_file(given)
-    else:
-        note = adapter / "base.json"
-        known = Artifact.model_validate_json(note.read_text()) if note.exists() else None
-        place = known.locate() if known else None
+    place = find_file(given) if given else _noted_base(adapter / "base.json")
     if place is None or not place.is_dir():
         raise UserError(
             f"{adapter}: is an adapter, and its base {given or place or ''} is not here; "
             "give it with --base FOLDER"
         )
     return place
+
+
+def _noted_base(note: Path) -> Path | None:
+    if not note.exists():
+        return None
+    try:
+        return Artifact.model_validate_json(note.read_bytes()).locate()
+    except (OSError, ValueError):
+        raise UserError(f"{note}: is damaged; give the adapter's base with --base FOLDER") from None
 
 
 def _registered(alias: str) -> Artifact:
@@ -157,7 +178,9 @@ def _registered(alias: str) -> Artifact:
     return Artifact.model_validate(result.outputs["model"])
 
 
-def _run(config: StageConfig, inputs: Frozen, reporter: progress.Reporter) -> StageResult:
+def _run(
+    config: StageConfig, inputs: Frozen, reporter: progress.Reporter, *, fresh: bool = False
+) -> StageResult:
     """The stage's result, with its progress shown."""
     stage = config.stage
 
@@ -175,6 +198,7 @@ def _run(config: StageConfig, inputs: Frozen, reporter: progress.Reporter) -> St
             on_line=on_line,
             on_progress=lambda event: reporter.advance(stage, event),
             environment=STAGE_ENVIRONMENT,
+            fresh=fresh,
         )
         state = "done"
         return result
@@ -183,6 +207,16 @@ def _run(config: StageConfig, inputs: Frozen, reporter: progress.Reporter) -> St
         raise
     finally:
         reporter.end(stage, state, time.monotonic() - began, {})
+
+
+def _check_measured(model: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    if any(row["values"] for row in rows):
+        return
+    first, *others = dict.fromkeys(row["problem"] for row in rows)
+    more = f" (and {len(others)} more)" if others else ""
+    raise UserError(
+        f"{model}: no benchmark could be measured: {first}{more}; once mended, run again {AGAIN}"
+    )
 
 
 def _print_table(console: Console, content: Mapping[str, Any]) -> None:
@@ -205,6 +239,9 @@ def _print_table(console: Console, content: Mapping[str, Any]) -> None:
     missing = [row for row in content["rows"] if row["problem"]]
     for row in missing:
         text = f"{row['task']}: not measured: {row['problem']}"
+        console.print(text, style="yellow", soft_wrap=True, markup=False)
+    if missing:
+        text = f"What was not measured is tried again {AGAIN}."
         console.print(text, style="yellow", soft_wrap=True, markup=False)
     for row in content["rows"]:
         if row["note"] and row["is_average"]:

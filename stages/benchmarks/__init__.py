@@ -12,6 +12,7 @@ from stages.core.artifacts import CHECKPOINTS, make_artifact
 from stages.core.config import BenchmarksConfig, Compute
 from stages.core.contracts import BenchmarksInputs, BenchmarksOutputs
 from stages.core.errors import UserError
+from stages.core.launch import WARNING_PREFIX
 
 HARNESS = "0.4.13"
 CURE = "pip install 'rlhf-flows[eval]'"
@@ -22,11 +23,11 @@ def run(
 ) -> tuple[BenchmarksOutputs, dict[str, float]]:
     """Ask the models every task of the suites, and write figures, table and plot.
 
-    A task whose data is missing or of another form is stated as not measured; the others go on.
+    A task whose data is missing or of another form, or a model that cannot be loaded, is stated as
+    not measured; the others go on. Where nothing is measured there are no metrics.
 
     Raises:
-        UserError: the harness is not installed, a model cannot be loaded, or no task can be
-            measured.
+        UserError: the harness is not installed, or no benchmark is chosen.
     """
     _check_harness()
     if inputs.folder is not None:
@@ -50,14 +51,14 @@ def run(
         )
     for problem in problems:
         print(f"{problem.suite}: {problem.name} is not measured: {problem.reason}", flush=True)
-    if not tasks:
-        reason = problems[0].reason if problems else "benchmarks.suites is empty"
-        raise UserError(f"no benchmark can be measured: {reason}")
+    if not tasks and not problems:
+        raise UserError("no benchmark is chosen: set benchmarks.suites")
     answers = measure(config, inputs, compute, tasks, work)
     rows = table.rows(tasks, problems, answers, config.suites)
     metrics = table.flat_metrics(rows)
     if not metrics:
-        raise UserError(f"no benchmark could be measured: {rows[0]['problem']}")
+        reason = next(row["problem"] for row in rows if row["problem"])
+        print(f"{WARNING_PREFIX}no benchmark could be measured: {reason}", flush=True)
     folder = out_dir / "benchmarks"
     shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed while writing
     settings = {

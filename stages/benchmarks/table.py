@@ -109,10 +109,10 @@ def _task(task: BenchmarkTask, answers: Mapping[str, Mapping[str, Answers]]) -> 
             figure = item.get("metrics", {}).get(metric, {})
             if figure.get("value") is None:
                 if model not in failed:
-                    row["problem"] = f"{model}: {metric} is not a number"
+                    row["problem"] = f"{model}: {metric} is not a finite number"
                 continue
             questions = item["questions"][metric]
-            parts, stderr = _influence(questions, metric), figure["stderr"]
+            parts, stderr = _influence(task, questions, metric), figure["stderr"]
             if isinstance(parts, list):
                 stderr = bootstrap_stderr(metric, parts, seed=SEED)
             elif stderr is None and parts is not None and len(parts) > 1:
@@ -128,7 +128,9 @@ def _choices(item: Answers) -> set[int]:
     return {int(np.argmax(values)) for values in item.get("logprobs", ())}
 
 
-def _influence(questions: Sequence[Any], metric: str) -> np.ndarray | list[Any] | None:
+def _influence(
+    task: BenchmarkTask, questions: Sequence[Any], metric: str
+) -> np.ndarray | list[Any] | None:
     """What each question adds to the figure, so that the standard error of the figure is that of
     their mean; for F1 and MCC of two classes the right and the given answers; else None.
 
@@ -137,8 +139,8 @@ def _influence(questions: Sequence[Any], metric: str) -> np.ndarray | list[Any] 
     """
     if isinstance(questions[0], float):
         return np.array(questions)
-    if metric in METRICS and max(max(pair) for pair in questions) <= 1:
-        return list(questions)
+    if metric in METRICS:  # CB's F1 is a mean over three classes, whichever of them occur
+        return list(questions) if len(task.task.config.doc_to_choice) == 2 else None
     if metric not in (*PERPLEXITIES, "bits_per_byte"):
         return None
     logprobs, sizes = np.array(questions).T
@@ -147,8 +149,10 @@ def _influence(questions: Sequence[Any], metric: str) -> np.ndarray | list[Any] 
     return linear / math.log(2) if metric == "bits_per_byte" else linear * math.exp(ratio)
 
 
-def _stderr(parts: np.ndarray) -> float:
-    return float(parts.std(ddof=1) / math.sqrt(len(parts)))
+def _stderr(parts: np.ndarray) -> float | None:
+    with np.errstate(over="ignore", invalid="ignore"):  # a perplexity may be close to any limit
+        stderr = float(parts.std(ddof=1) / math.sqrt(len(parts)))
+    return stderr if math.isfinite(stderr) else None
 
 
 def _mmlu(measured: Sequence[Row], unmeasured: int) -> list[Row]:

@@ -5,12 +5,17 @@ choices and metrics are the same, and names other data. A task that cannot be as
 a ``Problem``, which the result states.
 """
 
+import itertools
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lm_eval.tasks
 import yaml
+from lm_eval.api.metrics import weighted_perplexity
+from lm_eval.api.registry import register_aggregation
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
@@ -32,6 +37,9 @@ DEFINITIONS = Path(lm_eval.tasks.__file__).parent
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 PASSAGE_CHARACTERS = 4000
 """Length of the pieces of a text whose perplexity is measured."""
+WEIGHTED_PERPLEXITY = "finite_weighted_perplexity"
+"""The harness's aggregation of perplexities, which fails where one is too large for a number: of
+words, in a text without spaces."""
 EXAMPLES_FROM_QUESTIONS = "worked examples are other questions of the same file"
 
 
@@ -102,6 +110,11 @@ def prepare(
                 ready.append(_ready(suite, source, task, num_fewshot, limit, note))
             except UserError as error:
                 problems.append(Problem(suite, source.name, str(error)))
+            except MemoryError:
+                raise
+            except Exception as error:  # of a library, on data that nobody has thought of
+                reason = f"{type(error).__name__}: {_one_line(error)}"
+                problems.append(Problem(suite, source.name, reason))
     return ready, problems
 
 
@@ -117,22 +130,34 @@ def task_sources(suite: str) -> Sequence[TaskSource]:
 
 
 def perplexity_sources(texts: Sequence[Path]) -> list[TaskSource]:
-    """A task for each text file, named after it."""
-    names = [path.name.partition(".")[0] for path in texts]
+    """A task for each text file, named after it in characters that names of metrics may have."""
+    names: list[str] = []
+    for path in texts:
+        stem = re.sub(r"\W+", "_", path.name.partition(".")[0]).strip("_")
+        numbered = (f"{stem}_{number}" for number in itertools.count(2))
+        names.append(next(name for name in itertools.chain([stem], numbered) if name not in names))
     return [
         TaskSource(
-            f"perplexity_{name}" if names.count(name) == 1 else f"perplexity_{name}_{number}",
+            f"perplexity_{name}",
             "",
             str(path),
             "test",
             ("text",),
             takes_examples=False,
         )
-        for number, (name, path) in enumerate(zip(names, texts, strict=True), 1)
+        for name, path in zip(names, texts, strict=True)
     ]
 
 
 # ------------------------------------------------------------------------------------ helpers
+
+
+@register_aggregation(WEIGHTED_PERPLEXITY)
+def _weighted_perplexity(items: Sequence[tuple[float, float]]) -> float:
+    try:
+        return float(weighted_perplexity(items))
+    except OverflowError:
+        return math.inf
 
 
 def _local_definition(
@@ -175,7 +200,11 @@ def _text_definition(source: TaskSource, work: Path) -> Path:
     if not rows:
         raise UserError(f"{source.folder}: holds no text")
     write_jsonl(passages, rows)
-    metrics = ("word_perplexity", "byte_perplexity", "bits_per_byte")
+    metrics = {
+        "word_perplexity": WEIGHTED_PERPLEXITY,
+        "byte_perplexity": WEIGHTED_PERPLEXITY,
+        "bits_per_byte": "bits_per_byte",
+    }
     return _write_definition(
         work,
         source.name,
@@ -191,7 +220,10 @@ def _text_definition(source: TaskSource, work: Path) -> Path:
             "doc_to_text": "",
             "doc_to_target": "text",
             "num_fewshot": 0,
-            "metric_list": [{"metric": metric} for metric in metrics],
+            "metric_list": [
+                {"metric": metric, "aggregation": aggregation, "higher_is_better": False}
+                for metric, aggregation in metrics.items()
+            ],
         },
     )
 
@@ -267,9 +299,10 @@ class _MMLU:
 
     def part(self, file: Path, subject: str) -> Path:
         if file not in self._subjects:
-            self._subjects[file] = {}
+            subjects: dict[str, list[dict[str, Any]]] = {}
             for record in _records(file):
-                self._subjects[file].setdefault(str(record.get("subject")), []).append(record)
+                subjects.setdefault(str(record.get("subject")), []).append(record)
+            self._subjects[file] = subjects  # whole, or not at all
         rows = self._subjects[file].get(subject)
         if not rows:
             raise UserError(f"{file}: no question whose column subject is {subject}")
@@ -311,10 +344,13 @@ def _records(file: Path) -> Iterator[dict[str, Any]]:
 def _passages(file: Path) -> Iterator[str]:
     """The texts of a file, the long ones cut between lines where they have any."""
     for record in _records(file):
-        if not isinstance(record.get("text"), str):
+        text = record.get("text")
+        if not isinstance(text, str):
             raise UserError(f"{file}: has no column text; it has {', '.join(record)}")
+        if re.search(r"[\ud800-\udfff]", text):  # how bytes that are no UTF-8 are read
+            raise UserError(f"{file}: is not UTF-8; convert it: iconv -f LATIN1 -t UTF-8")
         passage = ""
-        for line in record["text"].splitlines(keepends=True):
+        for line in text.splitlines(keepends=True):
             for start in range(0, len(line), PASSAGE_CHARACTERS):
                 piece = line[start : start + PASSAGE_CHARACTERS]
                 if len(passage) + len(piece) > PASSAGE_CHARACTERS and passage.strip():

@@ -7,13 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from flows import benchmark_command, cli, plan
 from flows.profiles import override, profile
-from stages.core.artifacts import make_artifact
+from stages.core.artifacts import StageResult, make_artifact
 from stages.core.errors import UserError
 
 
@@ -89,6 +90,55 @@ def test_what_the_user_must_mend_is_one_line(
     (adapter / "base.json").write_text(make_artifact("model", empty).model_dump_json())
     empty.rmdir()
     assert "give it with --base FOLDER" in refused(str(adapter), *local)
+    for damaged in (b"{", b"[]", b"\xff\xfe"):
+        (adapter / "base.json").write_bytes(damaged)
+        assert "base.json: is damaged; give the adapter's base" in refused(str(adapter), *local)
+
+
+def test_options_without_effect_are_refused(
+    refused: Callable[..., str], tmp_path: Path, data_folder: Path
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/config.json").write_text("{}")
+    (tmp_path / "story.txt").write_text("It rained.")
+    full, local = str(tmp_path / "full"), ("--local", str(data_folder), "--suite", "arc")
+    assert "--base is for adapters" in refused(full, *local, "--base", full)
+    assert "--base is for adapters" in refused("rlhf-policy@champion", *local, "--base", full)
+    text = str(tmp_path / "story.txt")
+    assert "--text is for the suite perplexity" in refused(full, *local, "--text", text)
+
+
+@pytest.mark.parametrize("option", ["--limit=-5", "--fewshot=-2", "--limit=many"])
+def test_numbers_below_zero_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.parser().parse_args(["evaluate", "model", option])
+    assert caught.value.code == cli.USER_ERROR
+    assert "is no whole number from 0 on" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_nothing_measured_is_one_line_and_is_tried_again_with_fresh(
+    model_folder: Path,
+    refused: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "none").mkdir()
+    command = (str(model_folder), "--local", str(tmp_path / "none"), "--suite", "arc")
+    error = refused(*command)
+    assert "no benchmark could be measured: " in error
+    assert "arc_easy: has no test.jsonl" in error
+    assert "(and 1 more); once mended, run again with --fresh" in error
+    run_stage, asked = benchmark_command.run_stage, []
+
+    def watched(*rest: Any, fresh: bool, **options: Any) -> StageResult:
+        asked.append(fresh)
+        return run_stage(*rest, fresh=fresh, **options)
+
+    monkeypatch.setattr(benchmark_command, "run_stage", watched)
+    refused(*command)
+    refused(*command, "--fresh")
+    assert asked == [False, True]
 
 
 def test_the_harness_is_missed_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +165,7 @@ def test_a_models_table_with_standard_errors_and_what_was_not_measured(
     assert 0 <= float(value) <= 1
     assert 0 <= float(stderr) <= 1
     assert "boolq: not measured: " in done.stdout
+    assert "tried again with --fresh" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
 
 

@@ -16,7 +16,7 @@ from peft import LoraConfig, get_peft_model
 
 from stages import benchmarks
 from stages.benchmarks import measure as measurement
-from stages.benchmarks import tasks
+from stages.benchmarks import table, tasks
 from stages.core.config import BenchmarksConfig, Compute
 from stages.core.contracts import BenchmarksInputs
 from stages.core.errors import UserError
@@ -262,11 +262,156 @@ def test_what_cannot_be_measured_is_said_and_the_rest_goes_on(
     assert (tmp_path / "out/benchmarks/plots/benchmarks.png").stat().st_size > 1000
 
 
-def test_nothing_that_can_be_measured_is_refused(tiny_model_folder, measure, tmp_path):
+def test_nothing_that_can_be_measured_is_a_result_without_figures(
+    tiny_model_folder, measure, tmp_path, capsys
+):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/file").touch()
-    with pytest.raises(UserError, match="no benchmark can be measured: .*hellaswag: has no valid"):
-        measure({"model": tiny_model_folder}, tmp_path / "empty", suites=("hellaswag",))
+    result, metrics = measure(
+        {"base": tiny_model_folder, "policy": tiny_model_folder},
+        tmp_path / "empty",
+        suites=("hellaswag", "glue"),
+    )
+    assert metrics == {}
+    problems = problems_of(result)
+    assert len(problems) == len(result["rows"]) == 10
+    assert "hellaswag: has no validation.jsonl" in problems["hellaswag"]
+    said = capsys.readouterr().out
+    assert "warning: no benchmark could be measured: " in said
+    text = (tmp_path / "out/benchmarks/benchmarks.md").read_text()
+    assert "- hellaswag: not measured: " in text
+
+
+def test_no_suite_at_all_is_refused(tiny_model_folder, local_data, measure):
+    with pytest.raises(UserError, match="no benchmark is chosen"):
+        measure({"model": tiny_model_folder}, local_data)
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_others_their_figures(
+    tiny_model_folder, local_data, measure, tmp_path, capsys
+):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/config.json").write_text("{}")
+    models = {"base": tiny_model_folder, "sft": tmp_path / "broken", "policy": tiny_model_folder}
+    result, metrics = measure(models, local_data, suites=("arc", "super_glue"), limit=2)
+    row = rows_of(result, "arc_easy")["acc"]
+    assert set(row["values"]) == {"base", "policy"}
+    assert row["problem"].startswith("sft: ")
+    assert row["differences"]["policy-base"]["value"] == 0.0
+    assert "benchmark_copa_acc_policy" in metrics
+    assert not any("sft" in name for name in metrics)
+    assert capsys.readouterr().out.count("warning: sft is not measured: ") == 1
+
+
+def test_a_task_that_raises_whatever_is_a_problem_of_its_own(
+    tiny_model_folder, local_data, measure, monkeypatch
+):
+    evaluate = measurement.evaluate
+
+    def fail(lm, task_dict, **options):
+        if "copa" in task_dict["tasks"]:
+            raise KeyError("label")
+        return evaluate(lm=lm, task_dict=task_dict, **options)
+
+    monkeypatch.setattr(measurement, "evaluate", fail)
+    result, metrics = measure(
+        {"model": tiny_model_folder}, local_data, suites=("super_glue", "arc"), limit=1
+    )
+    assert problems_of(result)["copa"] == "model: KeyError: 'label'"
+    assert "benchmark_arc_easy_acc_model" in metrics
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA"), RuntimeError("[…] can't allocate memory: 9")],
+)
+def test_memory_that_is_not_enough_ends_the_stage(
+    tiny_model_folder, local_data, measure, monkeypatch, error
+):
+    def fail(**options):
+        raise error
+
+    monkeypatch.setattr(measurement, "evaluate", fail)
+    with pytest.raises(type(error)):
+        measure({"model": tiny_model_folder}, local_data, suites=("arc",))
+
+
+def test_text_without_spaces_has_no_perplexity_of_words(
+    tiny_model_folder, local_data, measure, tmp_path
+):
+    (tmp_path / "base64.txt").write_text("aGVsbG8gd29ybGQh" * 100)
+    result, metrics = measure(
+        {"model": tiny_model_folder}, local_data, [tmp_path / "base64.txt"], suites=("perplexity",)
+    )
+    rows = rows_of(result, "perplexity_base64")
+    assert not rows["word_perplexity"]["values"]
+    assert rows["word_perplexity"]["problem"] == "model: word_perplexity is not a finite number"
+    assert {"benchmark_perplexity_base64_byte_perplexity_model",
+            "benchmark_perplexity_base64_bits_per_byte_model"} == set(metrics)  # fmt: skip
+
+
+def test_the_error_of_a_perplexity_close_to_the_limit_is_left_out():
+    parts = torch.tensor([1e200, -1e200, 3e200], dtype=torch.float64).numpy()
+    assert table._stderr(parts) is None
+
+
+def test_a_text_that_is_not_utf_8_is_named_with_its_cure(
+    tiny_model_folder, story, local_data, measure, tmp_path
+):
+    (tmp_path / "café.txt").write_bytes("Le café est là.".encode("latin-1"))
+    texts = [tmp_path / "café.txt", story]
+    result, metrics = measure(
+        {"model": tiny_model_folder}, local_data, texts, suites=("perplexity",), limit=1
+    )
+    problem = problems_of(result)["perplexity_café"]
+    assert problem == f"{texts[0]}: is not UTF-8; convert it: iconv -f LATIN1 -t UTF-8"
+    assert "benchmark_perplexity_story_bits_per_byte_model" in metrics
+
+
+def test_what_a_library_raises_while_a_task_is_made_is_a_problem_of_it(
+    monkeypatch, local_data, tmp_path
+):
+    def fail(*rest):
+        raise TypeError("no mapping")
+
+    monkeypatch.setattr(tasks, "_local_definition", fail)
+    ready, problems = tasks.prepare(("arc",), local_data, [], tmp_path, num_fewshot=-1, limit=1)
+    assert not ready
+    assert [item.reason for item in problems] == ["TypeError: no mapping"] * 2
+
+
+def test_a_broken_line_is_a_problem_of_every_subject_of_its_file(local_data, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(local_data, data)
+    lines = _lines(data / "mmlu/test.jsonl.gz")
+    (data / "mmlu/test.jsonl.gz").unlink()
+    (data / "mmlu/test.jsonl").write_text("\n".join([*lines[:12], "{broken", *lines[12:]]))
+    ready, problems = tasks.prepare(("mmlu",), data, [], tmp_path, num_fewshot=-1, limit=1)
+    assert not ready
+    assert len(problems) == 57
+    assert all("test.jsonl:13: " in problem.reason for problem in problems)
+
+
+def test_names_of_texts_fit_names_of_metrics_and_stay_apart():
+    files = ("a/notes (1).txt", "R&D.txt", "b/notes_1.md", "notes_1_2.txt", "c/notes 1.txt", "&.md")
+    names = [source.name for source in tasks.perplexity_sources(list(map(Path, files)))]
+    assert names == [
+        f"perplexity_{name}"
+        for name in ("notes_1", "R_D", "notes_1_2", "notes_1_2_2", "notes_1_3", "")
+    ]
+
+
+def test_the_error_of_cbs_f1_is_not_that_of_two_classes(tiny_model_folder, measure, tmp_path):
+    """Where no answer is the third class, either."""
+    rows = [{"premise": f"{n} came.", "hypothesis": "It came.", "label": n % 2} for n in range(6)]
+    path = tmp_path / "eval/super_glue/cb/validation.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sources = {"base": tiny_model_folder, "policy": tiny_model_folder}
+    result, _ = measure(sources, tmp_path / "eval", suites=("super_glue",))
+    row = rows_of(result, "cb")["f1"]
+    assert row["values"]["base"]["stderr"] is None
+    assert row["differences"]["policy-base"]["stderr"] is None
 
 
 def test_answers_of_a_killed_stage_are_not_asked_again(
@@ -343,15 +488,16 @@ def test_an_adapter_is_measured_on_its_base(
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*before, "out"])
     (tmp_path / "adapter/adapter_model.safetensors").unlink()
     shutil.rmtree(tmp_path / "out")
-    with pytest.raises(UserError, match="adapter: no usable adapter on "):
-        measure(
-            {"policy": tmp_path / "adapter"},
-            local_data,
-            [story],
-            bases={"policy": tiny_model_folder},
-            suites=("perplexity",),
-            limit=2,
-        )
+    result, metrics = measure(
+        {"policy": tmp_path / "adapter"},
+        local_data,
+        [story],
+        bases={"policy": tiny_model_folder},
+        suites=("perplexity",),
+        limit=2,
+    )
+    assert "adapter: no usable adapter on " in problems_of(result)["perplexity_story"]
+    assert not metrics
 
 
 def test_prompts_that_are_cut_and_options_that_are_too_long_are_said(
