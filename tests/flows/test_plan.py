@@ -87,7 +87,11 @@ def _faulty(changes: dict[str, object]) -> PipelineConfig:
             "'gone/folder:toxic' is neither file.py:function nor a folder here, alone or with :L",
         ),
         (
-            {"evaluate.scorers.rude": "classifier:toxic", "collect.labelled": {}},
+            {
+                "evaluate.scorers.rude": "classifier:toxic",
+                "collect.labelled.paths": [],
+                "collect.labelled.held_out_paths": [],
+            },
             "evaluate.scorers.rude: 'classifier:toxic' is the chain's own classifier, and this run "
             "trains none: give it labelled text with collect.labelled.paths",
         ),
