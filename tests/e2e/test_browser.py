@@ -186,7 +186,7 @@ def test_an_evaluated_policy_becomes_champion_and_the_last_one_comes_back(
     page.open(f"{stack.prefect}/v2/runs/flow-run/{waiting_run}")
     page.see("Suspended")
     menu(page, "Resume")
-    page.see("policy wins", "Decision")
+    page.see("What is asked of a champion", "Decision")
     page.choose(page.field("Decision"), "promote")
     page.type(page.field("Comment"), "wins on what we care for")
     page.shot("promotion of an evaluated policy")
