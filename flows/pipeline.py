@@ -1,5 +1,6 @@
 """The flow ``align``: the whole chain, from raw data to an evaluated and registered policy."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any
 
@@ -118,7 +119,20 @@ def _ask_before_ppo(config: PipelineConfig, results: chain.Results) -> PipelineC
     source = next((s for s in ("reward_model_card", "reward_model") if s in results), "")
     if config.approval.before_ppo == "off" or not source:  # without one, ppo itself says so
         return config
-    figures = results[source].metrics
-    rows = "\n".join(f"| {name} | {value:.4g} |" for name, value in sorted(figures.items()))
-    table = f"The reward model's figures:\n\n| figure | value |\n|---|---|\n{rows}\n"
-    return approval.before_ppo(config, table)
+    return approval.before_ppo(config, _figures_table(results[source].metrics))
+
+
+def _figures_table(figures: Mapping[str, float]) -> str:
+    """Each figure in a row, with its interval where it has one."""
+    lines = [
+        f"| {name} | {value:.4g} | {_interval(figures, name)} |"
+        for name, value in sorted(figures.items())
+        if not name.endswith(("_low", "_high"))
+    ]
+    head = "The reward model's figures:\n\n| figure | value | 95 % interval |\n|---|---|---|\n"
+    return head + "\n".join(lines) + "\n"
+
+
+def _interval(figures: Mapping[str, float], name: str) -> str:
+    low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
+    return "" if low is None or high is None else f"{low:.3g} to {high:.3g}"
