@@ -105,6 +105,7 @@ def _tracked(reporter: progress.Reporter) -> list[Any]:
     return [parent, *nested]
 
 
+@pytest.mark.slow
 def test_one_task_run_a_stage_named_as_the_stage(tiny_config: PipelineConfig, calls: Calls) -> None:
     reporter = _align(tiny_config)
     flow_run, task_runs = _flow_run(reporter)
@@ -162,6 +163,7 @@ def test_a_crash_is_retried_and_then_continues(tiny_config: PipelineConfig, call
     assert calls.fresh == [True, False, False, True]
 
 
+@pytest.mark.slow
 def test_a_run_that_begins_again_takes_its_own_forced_results_and_no_older_ones(
     tiny_config: PipelineConfig, calls: Calls
 ) -> None:

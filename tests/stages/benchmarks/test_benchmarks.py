@@ -414,6 +414,7 @@ def test_the_error_of_cbs_f1_is_not_that_of_two_classes(tiny_model_folder, measu
     assert row["differences"]["policy-base"]["stderr"] is None
 
 
+@pytest.mark.slow
 def test_answers_of_a_killed_stage_are_not_asked_again(
     tiny_model_folder, other_model_folder, local_data, story, measure, tmp_path, monkeypatch
 ):

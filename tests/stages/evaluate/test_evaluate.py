@@ -107,6 +107,7 @@ def test_second_run_gives_the_same_digest(
     assert (outputs.report.digest, metrics) == finished[1:]
 
 
+@pytest.mark.slow
 def test_without_optional_data(inputs: EvaluateInputs, tmp_path: Path) -> None:
     lean = inputs.model_copy(
         update={"datasets": Datasets(prompts=inputs.datasets.prompts), "scorers": {}}
