@@ -22,6 +22,8 @@ from stages.core.policy_gate import (
 
 REFUSED = "Refused by the gate"
 """State of a run whose policy did not pass."""
+DETAILS_BEGIN = "## The models side by side"
+"""Heading in the report: what a person decides by comes before it."""
 DETAILS = ("_low", "_high", "_stderr")
 """Ends of the names of figures that stay in the report."""
 
@@ -82,7 +84,8 @@ def publish(
     if config.approval.promotion == "auto":
         _promote_unasked(config, version, metrics)
     elif config.approval.promotion == "ask":
-        ask_and_promote(config, version, opponent.number, text)
+        verdict_and_link = text.partition(DETAILS_BEGIN)[0]
+        ask_and_promote(config, version, opponent.number, verdict_and_link)
     return []
 
 

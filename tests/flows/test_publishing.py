@@ -8,7 +8,8 @@ import mlflow
 import pytest
 from prefect import flow
 
-from flows import progress
+from flows import progress, publishing
+from flows.environment import CHECKOUT
 from flows.profiles import cpu_demo, override
 from flows.promotion import Opponent, make_champion
 from flows.publishing import publish
@@ -105,6 +106,13 @@ def test_a_policy_without_adapter_is_registered_whole(published, outputs, has_ad
     place = f"models:/rlhf-policy/{version.version}"
     found = {artifact.path for artifact in mlflow.artifacts.list_artifacts(place)}
     assert found - {"MLmodel"} == {file}
+
+
+def test_the_question_ends_where_the_reports_details_begin():
+    template = (CHECKOUT / "stages/evaluate/templates/report.md.j2").read_text(encoding="utf-8")
+    verdict, heading, _ = template.partition(publishing.DETAILS_BEGIN)
+    assert heading
+    assert "## What is asked of a champion" in verdict
 
 
 def test_auto_makes_what_passes_champion(published):
