@@ -26,7 +26,7 @@ lint: $(STAMP)
 	@$(BIN)/lint-imports --no-timings 2>/dev/null || $(BIN)/lint-imports
 
 test: lint
-	@echo "Running the tests (about 10 minutes on 2 cores) ..."
+	@echo "Running the tests (about 20 minutes on 2 cores) ..."
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 
 bench: $(STAMP)  ## the demo's figures over five seeds
