@@ -44,11 +44,11 @@ def add_parser(commands: Any) -> None:
     help_suite = f"of {', '.join(SUITES)} (default: %(default)s)"
     command.add_argument("--suite", default=DEFAULT_SUITES, metavar="NAME,…", help=help_suite)
     help_limit = "questions of each task, from its beginning (default: all)"
-    command.add_argument("--limit", type=_count, default=0, metavar="N", help=help_limit)
+    command.add_argument("--limit", type=whole_number, default=0, metavar="N", help=help_limit)
     help_local = "folder with the benchmarks' data in the Hub's columns (default: the Hub)"
     command.add_argument("--local", default="", metavar="FOLDER", help=help_local)
     help_fewshot = "worked examples before each question (default: each task's own number)"
-    command.add_argument("--fewshot", type=_count, default=-1, metavar="N", help=help_fewshot)
+    command.add_argument("--fewshot", type=whole_number, default=-1, metavar="N", help=help_fewshot)
     help_template = "ask each question as a user's message"
     command.add_argument("--chat-template", action="store_true", help=help_template)
     help_base = "what an adapter is an adapter on (default: what its base.json names)"
@@ -95,13 +95,18 @@ def evaluate(options: argparse.Namespace, console: Console) -> None:
     console.print(f"\n{results}", soft_wrap=True, highlight=False, markup=False)
 
 
-# ------------------------------------------------------------------------------------ helpers
+def whole_number(text: str) -> int:
+    """An option's value that counts something.
 
-
-def _count(text: str) -> int:
+    Raises:
+        argparse.ArgumentTypeError: it is no whole number from 0 on.
+    """
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
     return int(text)
+
+
+# ------------------------------------------------------------------------------------ helpers
 
 
 def _suites(options: argparse.Namespace) -> tuple[str, ...]:

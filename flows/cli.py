@@ -20,6 +20,7 @@ from typing import Any
 from rich.console import Console
 
 from flows import access, benchmark_command, plan, progress, servers
+from flows.benchmark_command import whole_number
 from flows.environment import prefect_folder, prepare
 from flows.profiles import PROFILES, merged, override, profile
 from stages.core.artifacts import data_root, write_atomically
@@ -233,9 +234,15 @@ def parser() -> argparse.ArgumentParser:
     gc = commands.add_parser("gc", help="list results that nothing needs any more, or remove them")
     gc.add_argument("--apply", action="store_true", help="remove them")
     help_keep = "the newest pipeline runs of each experiment keep their results (default: 5)"
-    gc.add_argument("--keep-runs", type=_count, default=5, metavar="N", help=help_keep)
+    gc.add_argument("--keep-runs", type=whole_number, default=5, metavar="N", help=help_keep)
     help_older = "leave what has changed in so many days (default: 7)"
-    gc.add_argument("--older-than", type=_count, default=7, metavar="DAYS", help=help_older)
+    gc.add_argument(
+        "--older-than",
+        type=whole_number,
+        default=7,
+        metavar="DAYS",
+        help=help_older,
+    )
     worker = commands.add_parser("worker", help="run what is due on a work pool, until Ctrl-C")
     worker.add_argument("pool", help="cpu or gpu")
     return command
@@ -256,12 +263,6 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
 def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 2**16:
         raise argparse.ArgumentTypeError(f"{text!r} is no port: 1 to 65535")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
     return int(text)
 
 

@@ -185,9 +185,10 @@ def _check_scorers(
     config: PipelineConfig, section: PPOConfig | EvaluateConfig, stages: Sequence[str]
 ) -> None:
     is_judging = section.stage == "evaluate"
+    check_name = check_judging_scorer_name if is_judging else check_scorer_name
     for name, place in section.scorers.items():
         setting = f"{section.stage}.scorers.{name}"
-        (check_judging_scorer_name if is_judging else check_scorer_name)(setting, name)
+        check_name(setting, name)
         if is_judging and place in _optimised(config):
             raise UserError(
                 f"{setting}: PPO optimises {place!r} (ppo.scorer_weights), and what is optimised "
