@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,11 +48,14 @@ class Stack:
 
     def api(self, path: str, body: Any = None) -> Any:
         """Call Prefect's API, with a POST where there is a body; again while its database is
-        locked, as Prefect's own client does."""
+        locked or it does not answer, as Prefect's own client does."""
 
         def answered() -> httpx.Response | None:
-            with access.prefect_client(f"{self.prefect}/api") as client:
-                answer = client.get(path) if body is None else client.post(path, json=body)
+            try:
+                with access.prefect_client(f"{self.prefect}/api") as client:
+                    answer = client.get(path) if body is None else client.post(path, json=body)
+            except httpx.ReadTimeout:
+                return None
             return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
 
         return wait(answered, f"an answer of {path}").raise_for_status().json()
@@ -81,6 +85,7 @@ class Stack:
         """Start a run of a deployment; returns its id."""
         deployed = self.api(f"/deployments/name/{deployment}")["id"]
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+        body["idempotency_key"] = str(uuid.uuid4())  # one run, however often it is asked
         return str(self.api(f"/deployments/{deployed}/create_flow_run", body)["id"])
 
     def state(self, run: str) -> str:

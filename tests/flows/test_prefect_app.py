@@ -1,9 +1,10 @@
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from prefect.server.api import collections
 
 from flows import prefect_app
@@ -58,6 +59,45 @@ def test_a_foreign_websocket_is_closed() -> None:
 
     asyncio.run(connect())
     assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.parametrize(("refusals", "status"), [(0, 200), (2, 200), (3, 503)])
+def test_a_request_is_made_again_while_the_database_is_locked(
+    refusals: int, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefect_app, "LOCKED_WAITS_SECONDS", (0.0, 0.0))
+    app = FastAPI()
+    bodies: list[bytes] = []
+
+    @app.post("/")
+    async def resume(request: Request) -> Response:
+        bodies.append(await request.body())
+        return Response("done", 503 if len(bodies) <= refusals else 200)
+
+    async def post() -> httpx.Response:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"decision: "
+            yield b"promote"
+
+        transport = httpx.ASGITransport(prefect_app.patient(app))
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            return await client.post("/", content=parts())
+
+    answer = asyncio.run(post())
+    assert (answer.status_code, answer.text) == (status, "done")
+    assert bodies == [b"decision: promote"] * (min(refusals, 2) + 1)
+
+
+def test_other_errors_are_answered_at_once() -> None:
+    app = FastAPI()
+    app.get("/")(lambda: Response(status_code=500))
+
+    async def get() -> httpx.Response:
+        transport = httpx.ASGITransport(prefect_app.patient(app))
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            return await client.get("/")
+
+    assert asyncio.run(get()).status_code == 500
 
 
 def test_the_hosts_are_those_of_the_origins(monkeypatch: pytest.MonkeyPatch) -> None:
