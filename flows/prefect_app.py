@@ -78,7 +78,11 @@ async def _answered(
         if not locked:
             await send(message)
 
-    await app(dict(scope), _replayed(body, receive), send_others)
+    try:
+        await app(dict(scope), _replayed(body, receive), send_others)
+    except Exception:  # which the framework raises again behind its answer
+        if not locked:
+            raise
     return not locked
 
 
