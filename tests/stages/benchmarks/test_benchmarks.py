@@ -465,9 +465,9 @@ def test_an_adapter_is_measured_on_its_base(
     tiny_model_folder, local_data, story, measure, tmp_path
 ):
     model = load_model(tiny_model_folder, CPU)
-    adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear"))
     with torch.random.fork_rng():
         torch.manual_seed(2)
+        adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear"))
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
                 parameter.data.normal_(0, 0.1)
