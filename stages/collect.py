@@ -4,7 +4,6 @@ Files are streamed: memory does not grow with their size.
 """
 
 import hashlib
-import json
 import math
 import random
 import time
@@ -29,23 +28,11 @@ from stages.core.schemas import (
     write_jsonl,
 )
 from stages.core.sources import MAX_RECORD_BYTES, Record, file_format, read_records
+from stages.core.usual_names import mapping_hint
 
 Progress = Callable[[Path, Callable[[], int]], None]
 SUBSET_SEED = 0
 PROGRESS_SECONDS = 1.0
-
-USUAL_NAMES = {
-    "text": (
-        "content", "body", "document", "story", "article", "raw_content",
-        "sentence", "comment", "comment_text", "tweet", "review",
-    ),
-    "label": ("class", "category", "target", "labels", "toxic", "toxicity", "sentiment"),
-    "prompt": ("question", "instruction", "input", "query", "inputs", "problem"),
-    "completion": ("response", "answer", "output", "target", "targets", "solution", "reply"),
-    "chosen": ("preferred", "better", "accepted", "winner", "response_chosen", "pos"),
-    "rejected": ("dispreferred", "worse", "refused", "loser", "response_rejected", "neg"),
-}  # fmt: skip
-"""What other data sets call our columns, for the suggestion in an error message."""
 
 
 def run(
@@ -196,21 +183,7 @@ def _mapping_hint(
 ) -> str:
     """How to map the file's columns to ours, with the likeliest of them."""
     missing = [name for name in columns(kind) if name in reason.split()]
-    unused = [
-        name for name in fields if name not in columns(kind) and name not in source.columns.values()
-    ]
-    mapping = dict(source.columns)
-    for name in missing:
-        usual = [other for other in unused if other.lower() in USUAL_NAMES.get(name, ())]
-        is_only_choice = len(missing) == len(unused) == 1
-        guess = usual[0] if usual else unused[0] if is_only_choice else "…"
-        mapping[name] = guess
-        unused = [other for other in unused if other != guess]
-    shown = json.dumps(mapping, ensure_ascii=False)
-    return (
-        f"the file has the columns {', '.join(map(str, fields))}; "
-        f"map them, for instance collect.{kind}.columns={shown}"
-    )
+    return mapping_hint(kind, missing, list(fields), source.columns)
 
 
 def _progress(inputs: CollectInputs) -> Progress:
