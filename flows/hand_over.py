@@ -32,8 +32,7 @@ def stage_inputs(
     if stage == "collect":
         return _collect(config), ()
     if stage == "clean":
-        collected = _of(contracts.Datasets, outputs, "collect", stage)
-        return contracts.CleanInputs(datasets=collected), ("collect",)
+        return _clean(config, _of(contracts.Datasets, outputs, "collect", stage)), ("collect",)
     if stage == "base_model":
         path = find_file(config.base_model.source)
         source = make_artifact("model", path) if path else None
@@ -74,6 +73,16 @@ def _collect(config: PipelineConfig) -> contracts.CollectInputs:
         for name, files in source_files_by_kind(config).items()
     }
     return contracts.CollectInputs.model_validate(artifacts)
+
+
+def _clean(config: PipelineConfig, collected: contracts.Datasets) -> contracts.CleanInputs:
+    place = config.clean.toxicity_scorer
+    setting = "clean.toxicity_scorer"
+    return contracts.CleanInputs(
+        datasets=collected,
+        evaluation=_files(config.clean.evaluation_sets, "clean.evaluation_sets"),
+        toxicity_scorer=make_artifact("scorer", scorer_path(setting, place)) if place else None,
+    )
 
 
 def _pretrain(data: contracts.Datasets, outputs: Mapping[str, Frozen]) -> Inputs:

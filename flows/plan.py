@@ -122,6 +122,8 @@ def check(config: PipelineConfig, stages: Sequence[str]) -> None:
     """
     if "collect" in stages:
         _check_data(config, stages)
+    if "clean" in stages:
+        _check_cleaning(config)
     for section in (config.base_model, config.classifier):
         if section.stage in stages:
             _check_model(section)
@@ -165,6 +167,19 @@ def _check_data(config: PipelineConfig, stages: Sequence[str]) -> None:
     if not any(getattr(config.collect, kind).paths for kind in DATA_KINDS):
         raise UserError("collect has no data: set collect.documents.paths or another kind's")
     source_files_by_kind(config)
+
+
+def _check_cleaning(config: PipelineConfig) -> None:
+    setting_files(config.clean.evaluation_sets, "clean.evaluation_sets")
+    place = config.clean.toxicity_scorer
+    if place:
+        setting = "clean.toxicity_scorer"
+        if is_chain_classifier(place):
+            raise UserError(
+                f"{setting}: the chain's own classifier is trained after cleaning: name an earlier "
+                "one's folder"
+            )
+        _check_scorer(setting, place, scorer_path(setting, place))
 
 
 def _check_model(section: BaseModelConfig | ClassifierConfig) -> None:

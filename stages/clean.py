@@ -46,9 +46,9 @@ over B and B over A) are kept: people do disagree. Of a text with two labels the
 Guard: pairs set aside for the guard model."""
 
 HINTS = {
-    "too_short": "lower clean.min_document_characters if such short documents are meant",
+    "too_short": "lower clean.quality.min_characters if such short documents are meant",
     "too_long": "raise clean.max_record_characters if such long records are meant",
-    "junk": "raise clean.max_symbol_share if this is the text to train on",
+    "junk": "raise clean.quality.max_symbol_share if this is the text to train on",
     "duplicate": "set clean.remove_duplicates=false if the repetitions are meant",
     "in_held_out": "hold out records that are not in the training data",
 }
@@ -293,9 +293,9 @@ def _fault(config: CleanConfig, kind: DataKind, row: dict[str, Any]) -> tuple[st
         return "too_long", "too_long"
     if kind != "documents":
         return "", ""
-    if len(row["text"].strip()) < config.min_document_characters:
+    if len(row["text"].strip()) < config.quality.min_characters:
         return "too_short", "too_short"
-    if symbol_share(row["text"]) > config.max_symbol_share:
+    if symbol_share(row["text"]) > config.quality.max_symbol_share:
         return "junk", "junk"
     return "", ""
 

@@ -36,9 +36,12 @@ class Datasets(Frozen):
 
 
 class CleanInputs(Frozen):
-    """What collect returned."""
+    """What collect returned, the evaluation data to keep out of training, and what the toxicity
+    scorer is made of."""
 
     datasets: Datasets
+    evaluation: tuple[Artifact, ...] = ()
+    toxicity_scorer: Artifact | None = None
 
 
 class BaseModelInputs(Frozen):

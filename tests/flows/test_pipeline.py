@@ -133,7 +133,7 @@ def test_finished_stages_are_reused_and_shown(tiny_config: PipelineConfig, calls
 
 def test_a_changed_setting_makes_its_stage_again(tiny_config: PipelineConfig, calls: Calls) -> None:
     _align(tiny_config)
-    _align(override(tiny_config, {"clean.min_document_characters": 10}))
+    _align(override(tiny_config, {"clean.quality.min_characters": 10}))
     assert calls.stages == ["collect", "clean", "clean"]
 
 

@@ -30,7 +30,7 @@ def run(tmp_path, kind, train, held_out=(), name="out", **config):
     out_dir = tmp_path / name
     out_dir.mkdir(exist_ok=True)
     inputs = CleanInputs(datasets=Datasets(**{kind: make_artifact(kind, folder)}))
-    config = CleanConfig(**{"max_reject_share": 1.0, "min_document_characters": 4} | config)
+    config = CleanConfig(**{"max_reject_share": 1.0, "quality": {"min_characters": 4}} | config)
     outputs, metrics = clean.run(config, inputs, Compute(), out_dir)
     folder = getattr(outputs, kind).locate()
     rows = [list(read_jsonl(folder / f"{split}.jsonl")) for split in ("train", "held_out")]

@@ -13,6 +13,8 @@ from stages.core.config.data import (
     CleanConfig,
     CollectConfig,
     DataSource,
+    PersonalDataKind,
+    QualityLimits,
 )
 from stages.core.config.evaluation import (
     BenchmarksConfig,
@@ -60,9 +62,11 @@ __all__ = [
     "JudgeConfig",
     "LoRAConfig",
     "PPOConfig",
+    "PersonalDataKind",
     "PipelineConfig",
     "PolicyGate",
     "PretrainConfig",
+    "QualityLimits",
     "RewardModelCardConfig",
     "RewardModelConfig",
     "RewardModelGate",

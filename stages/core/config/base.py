@@ -50,3 +50,6 @@ class Compute(Frozen):
     """Sequences that go through a model at once; lower it when memory runs out."""
     num_threads: Count = 0
     """CPU threads of a stage; 0 takes all cores."""
+    ray_address: str = ""
+    """A Ray cluster on which cleaning runs (host:port, or auto); empty: processes on this machine.
+    """

@@ -1,10 +1,16 @@
 """What is collected, and how it is cleaned."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from stages.core.config.base import Count, Frozen, PositiveInt, Share, StageConfig
+from stages.core.config.base import Count, Frozen, Positive, PositiveInt, Share, StageConfig
+
+PersonalDataKind = Literal[
+    "email", "phone", "ip_address", "iban", "credit_card", "national_id", "secret"
+]
+
+KindName = Literal["documents", "sft", "preferences", "prompts", "labelled"]
 
 
 class DataSource(Frozen):
@@ -16,6 +22,9 @@ class DataSource(Frozen):
     """The same for held-out data; none: a share of the training data is held out."""
     held_out_share: Share = 0.05
     """Share of the prompts (or documents) held out where no held-out paths are given."""
+    group_column: str = ""
+    """Records with the same value in this column of the files (a user, a dialogue, a site) stay in
+    one split; empty: records with the same prompt do."""
     columns: dict[str, str] = Field(default={})
     """Our column name → the files' column name, where they differ (completion: response)."""
     max_records: Count = 0
@@ -42,31 +51,67 @@ class CollectConfig(StageConfig):
     """Fail when a larger share of one kind's records is unusable."""
 
 
+class QualityLimits(Frozen):
+    """Above or below which a document is removed as one not worth training on. The rules, with the
+    papers they come from, are in stages/clean/quality.py and repetition.py."""
+
+    min_characters: Count = 40
+    """Shorter documents are removed."""
+    max_symbol_share: Share = 0.4
+    """Share of characters that are neither letters, digits nor spaces."""
+
+
 class CleanConfig(StageConfig):
-    """Repair, filter, deduplicate and redact; removed records go to rejects.jsonl."""
+    """Repair, filter, deduplicate and redact; removed records go to rejects.jsonl.zst."""
 
     stage: ClassVar[str] = "clean"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     repair_text: bool = True
-    """Mend mojibake and normalise Unicode to NFC."""
-    remove_duplicates: bool = True
-    """Keep the first of equal records, and no training record that is also held out."""
-    guard_share: Share = 0.0
-    """Share of the preferences' prompts whose pairs train the guard model alone, which judges what
-    PPO did and is never optimised; 0: no guard model."""
-    min_document_characters: Count = 40
-    """Shorter documents are removed."""
+    """Mend mojibake, normalise Unicode to NFC, remove control characters."""
+    remove_notices: bool = True
+    """Take cookie notices, licence headers and such lines out of documents."""
+    max_piece_characters: Count = 0
+    """Longer documents are cut into pieces of at most so many characters, between paragraphs or
+    sentences; 0 leaves them whole."""
     max_record_characters: PositiveInt = 1_000_000
     """Longer records are removed."""
-    max_symbol_share: Share = 0.4
-    """Documents with a larger share of characters that are neither letters, digits nor spaces are
-    removed as junk."""
-    redact: tuple[Literal["email", "phone", "ip_address", "credit_card"], ...] = (
+    quality: QualityLimits = QualityLimits()
+    """For documents alone."""
+    languages: tuple[str, ...] = ()
+    """Keep documents in these languages alone (ISO 639-1: en, zh); none keeps all."""
+    toxicity_scorer: str = ""
+    """A classifier's folder (alone or with :LABEL) or file.py:function that scores text; records
+    above max_toxicity are removed, of preferences only by their prompt. Empty: no scorer."""
+    max_toxicity: float = 0.5
+    """Score of the toxicity scorer above which a record is removed."""
+    remove_duplicates: bool = True
+    """Keep the first of equal records, and no training record that is also held out."""
+    near_duplicate_similarity: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """Of documents that share so much of their runs of five words (Jaccard) the first is kept, and
+    no training document so close to a held-out one; 0 looks for none."""
+    near_duplicate_prompt_similarity: Annotated[float, Field(ge=0, le=1)] = 0.98
+    """The same for the whole text of other records, where a template makes much of it equal."""
+    evaluation_sets: tuple[str, ...] = ()
+    """Files or folders of evaluation data: training records that hold 13 words in a row of them are
+    removed."""
+    redact: tuple[PersonalDataKind, ...] = (
         "email",
         "phone",
         "ip_address",
+        "iban",
         "credit_card",
+        "national_id",
+        "secret",
     )
     """Personal data replaced by a placeholder such as [EMAIL]."""
+    guard_share: Share = 0.0
+    """Share of the preferences' prompts whose pairs train the guard model alone, which judges what
+    PPO did and is never optimised; 0: no guard model."""
+    skip: dict[KindName, tuple[str, ...]] = Field(default={})
+    """Rules not to apply to a kind of data, by the names in the report: {"documents": ["junk"]}."""
+    dry_run: bool = False
+    """Report what would be removed, and keep everything."""
     max_reject_share: Share = 0.5
     """Fail when a larger share of one kind's records is removed."""
+    max_memory_gb: Positive = 2.0
+    """Of the table for near duplicates (512 bytes a record); beyond it, it lies on disk."""
