@@ -14,7 +14,7 @@ from stages.core.personal_data import PersonalData, digest
 from stages.core.schemas import read_jsonl, write_jsonl
 from stages.core.sources import source_files
 
-REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+REAL_DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 
 
 @pytest.fixture(autouse=True)
