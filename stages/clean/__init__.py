@@ -13,8 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ftfy
-
+from stages.clean.repair import repair_text
 from stages.core import personal_data, tracking
 from stages.core.artifacts import Artifact, make_artifact
 from stages.core.config import CleanConfig, Compute
@@ -181,7 +180,7 @@ def _clean_rows(
             tracking.report_progress(number, total, data=f"{kind}/{split}")
         cleaned = row
         if config.repair_text:
-            cleaned = map_texts(cleaned, repair)
+            cleaned = map_texts(cleaned, repair_text)
             counts["repaired"] += cleaned != row
         found: list[PersonalData] = []
         cleaned = map_texts(cleaned, partial(redact, kinds=config.redact, found=found))
@@ -247,34 +246,6 @@ def _digest(kind: DataKind, row: Mapping[str, Any], label: str = "") -> bytes:
     """Equal for rows whose texts differ in case and white space only."""
     key = "\0".join((kind, *map(normalize, _texts(row)), *filter(None, [label])))
     return hashlib.blake2b(key.encode(), digest_size=16).digest()
-
-
-# ----------------------------------------------------------------------------------- repairing
-
-# What the bytes of UTF-8 look like when read as Windows-1252 or Latin-1: a lead byte (Â to ô), then
-# a continuation byte; and the control characters that either leaves behind.
-MOJIBAKE = re.compile(
-    "[\u00c2-\u00f4][\u0080-\u00bf\u20ac\u201a\u0192\u201e\u2026\u2020\u2021\u02c6\u2030\u0160"
-    "\u2039\u0152\u017d\u2018\u2019\u201c\u201d\u2022\u2013\u2014\u02dc\u2122\u0161\u203a\u0153"
-    "\u017e\u0178]|[\u0080-\u009f]"
-)
-LINE_BREAK = re.compile(r"\r\n?|[\x0b\x0c\x85\u2028\u2029]")
-# C0 and C1 controls but tab and line feed; byte order marks; noncharacters.
-UNWANTED = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
-
-
-def repair(text: str) -> str:
-    """The text with mojibake mended, in NFC, with LF line ends and without control characters."""
-    if not text.isascii():
-        if MOJIBAKE.search(text):  # ftfy alone reads 5 MB/s
-            # By the line, since ftfy leaves alone a text that also has characters set rightly.
-            text = "\n".join(map(ftfy.fix_encoding, text.split("\n")))
-            # A closing quotation mark of which Windows-1252 lost the third byte, 9D.
-            text = text.replace("\u00e2\u20ac", "\u201d")
-        text = unicodedata.normalize("NFC", text)
-    elif text.isprintable():
-        return text
-    return UNWANTED.sub("", LINE_BREAK.sub("\n", text))
 
 
 # ----------------------------------------------------------------------------------- filtering

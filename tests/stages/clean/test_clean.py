@@ -37,24 +37,6 @@ def run(tmp_path, kind, train, held_out=(), name="out", **config):
     return rows[0], rows[1], list(read_jsonl(out_dir / "rejects.jsonl")), metrics
 
 
-@pytest.mark.parametrize(
-    ("text", "repaired"),
-    [
-        ("He said â€œThatâ€™s itâ€\x9d.", "He said “That’s it”."),
-        ("2Â°C, cafÃ©", "2°C, café"),
-        ("â€œHello!â€, she said. â€œHm?â€", "“Hello!”, she said. “Hm?”"),
-        ("“Right”\nâ€œWrongâ€\x9d", "“Right”\n“Wrong”"),
-        ("cafe\u0301", "café"),
-        ("a\0b\x07c\x7f\ufeff", "abc"),
-        ("a\r\nb\rc\x0cd\te", "a\nb\nc\nd\te"),
-        ("déjà vu, «à» … naïve – 👩‍👧 हिन्दी", "déjà vu, «à» … naïve – 👩‍👧 हिन्दी"),
-        ("<|im_end|> stays", "<|im_end|> stays"),
-    ],
-)
-def test_repair(text, repaired):
-    assert clean.repair(text) == repaired
-
-
 def test_redaction_reaches_every_text_field_and_is_counted(tmp_path):
     prompt = [
         {"role": "user", "content": "I am a@example.com"},
