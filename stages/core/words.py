@@ -254,17 +254,13 @@ def ngrams(words: Words, n: int) -> Grams:
     firsts = words.offsets[:-1]
     total = len(words.hashes)
     hashes = np.zeros(total, np.uint64)
-    if total >= n:
-        hashes[: total - n + 1] = _runs(words.hashes, n)
+    hashes[: max(total - n + 1, 0)] = runs(words.hashes, n)
     is_kept = np.ones(total, np.bool_)
     for back in range(1, n):
         long_enough = counts >= back
         is_kept[words.offsets[1:][long_enough] - back] = False
         short = firsts[counts == back]
-        run = np.zeros(len(short), np.uint64)
-        for step in range(back):
-            run = run * MULTIPLIER + words.hashes[short + step]
-        hashes[short] = run
+        hashes[short] = run_at(words.hashes, short, back)
     short = firsts[(counts > 0) & (counts < n)]
     is_kept[short] = True
     gram_counts = np.where(counts >= n, counts - n + 1, counts > 0)
@@ -272,8 +268,11 @@ def ngrams(words: Words, n: int) -> Grams:
     return Grams(_mix(hashes[is_kept]), offsets)
 
 
-def _runs(hashes: Hashes, n: int) -> Hashes:
-    """Polynomials of each ``n`` neighbours, put together from those of powers of two."""
+def runs(hashes: Hashes, n: int) -> Hashes:
+    """A number of each ``n`` (or fewer than that: of none) neighbours: a polynomial, put together
+    from those of half as many."""
+    if len(hashes) < n:
+        return hashes[:0]
     result, size = hashes, 1
     for digit in f"{n:b}"[1:]:
         power = np.uint64(pow(int(MULTIPLIER), size, 2**64))
@@ -282,6 +281,14 @@ def _runs(hashes: Hashes, n: int) -> Hashes:
         if digit == "1":
             result = result[:-1] * MULTIPLIER + hashes[size : size + len(result) - 1]
             size += 1
+    return result
+
+
+def run_at(hashes: Hashes, firsts: Offsets, n: int) -> Hashes:
+    """The numbers that `runs` gives to the runs of ``n`` at some places alone."""
+    result = np.zeros(len(firsts), np.uint64)
+    for step in range(n):
+        result = result * MULTIPLIER + hashes[firsts + step]
     return result
 
 
