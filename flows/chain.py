@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import Pause
 from prefect.settings import PREFECT_UI_URL
 
-from flows import progress, recovery
+from flows import fetching, progress, recovery
 from flows.approval import StoppedByPersonError
 from flows.hand_over import stage_inputs
 from flows.plan import OUTPUTS, stage_config
@@ -96,6 +96,9 @@ def run_stages(
     states: dict[str, State[Any]] = {}
     for stage in stages:
         config = before(stage, config, results)
+        if stage == "collect" and fetching.is_needed(config):
+            states["fetch"] = fetching.fetch(config.collect, config.compute, return_state=True)
+            outputs["fetch"] = states["fetch"].result()
         opponent = champion(outputs) if stage == "evaluate" else None
         inputs, upstream = stage_inputs(stage, config, outputs, opponent)
         stage_task = run_or_reuse.with_options(name=stage, task_run_name=stage)

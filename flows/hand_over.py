@@ -30,7 +30,7 @@ def stage_inputs(
         UserError: a file of the user's is gone, or an earlier run lacks a stage.
     """
     if stage == "collect":
-        return _collect(config), ()
+        return _collect(config, outputs), _there(outputs, "fetch")
     if stage == "clean":
         return _clean(config, _of(contracts.Datasets, outputs, "collect", stage)), ("collect",)
     if stage == "base_model":
@@ -67,9 +67,11 @@ def stage_inputs(
 # ------------------------------------------------------------------------------------ helpers
 
 
-def _collect(config: PipelineConfig) -> contracts.CollectInputs:
+def _collect(config: PipelineConfig, outputs: Mapping[str, Frozen]) -> contracts.CollectInputs:
+    """The files of the paths, and behind them those that were fetched."""
+    fetched = outputs.get("fetch", contracts.CollectInputs())
     artifacts = {
-        name: tuple(make_artifact("source", file) for file in files)
+        name: (*(make_artifact("source", file) for file in files), *getattr(fetched, name))
         for name, files in source_files_by_kind(config).items()
     }
     return contracts.CollectInputs.model_validate(artifacts)

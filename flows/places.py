@@ -20,7 +20,7 @@ def source_files_by_kind(config: PipelineConfig) -> dict[str, tuple[Path, ...]]:
     for kind in DATA_KINDS:
         source: DataSource = getattr(config.collect, kind)
         name = f"collect.{kind}"
-        if source.held_out_paths and not source.paths:
+        if source.held_out_paths and not source.is_given:
             raise UserError(f"{name}.held_out_paths is given without {name}.paths")
         files[kind] = setting_files(source.paths, f"{name}.paths")
         files[f"{kind}_held_out"] = setting_files(source.held_out_paths, f"{name}.held_out_paths")

@@ -88,7 +88,7 @@ def planned_stages(config: PipelineConfig, until: str = "") -> tuple[str, ...]:
         left_out.add("pretrain")
     optional = {
         "guard_model": config.clean.guard_share,
-        "classifier": config.collect.labelled.paths,
+        "classifier": config.collect.labelled.is_given,
         "benchmarks": config.benchmarks.suites,
     }
     left_out |= {stage for stage, wanted in optional.items() if not wanted}
@@ -152,7 +152,7 @@ def check_harness() -> None:
 def _check_data(config: PipelineConfig, stages: Sequence[str]) -> None:
     for stage in stages:
         for kind in NEEDED_DATA.get(stage, ()):
-            if not getattr(config.collect, kind).paths:
+            if not getattr(config.collect, kind).is_given:
                 raise UserError(
                     f"collect.{kind}.paths is empty, but stage {stage} needs this data: give "
                     f"files, globs or folders with --set collect.{kind}.paths=…"
@@ -164,7 +164,7 @@ def _check_data(config: PipelineConfig, stages: Sequence[str]) -> None:
                 f"collect.{kind}.held_out_share is 0 and there are no held_out_paths, but stage "
                 f"{stage} needs held-out {kind}: set one of the two"
             )
-    if not any(getattr(config.collect, kind).paths for kind in DATA_KINDS):
+    if not any(getattr(config.collect, kind).is_given for kind in DATA_KINDS):
         raise UserError("collect has no data: set collect.documents.paths or another kind's")
     source_files_by_kind(config)
 
@@ -211,7 +211,7 @@ def _check_scorers(
             )
         if not is_chain_classifier(place):
             _check_scorer(setting, place, scorer_path(setting, place))
-        elif "collect" in stages and not config.collect.labelled.paths:
+        elif "collect" in stages and not config.collect.labelled.is_given:
             raise UserError(
                 f"{setting}: {place!r} is the chain's own classifier, and this run trains none: "
                 "give it labelled text with collect.labelled.paths=…"

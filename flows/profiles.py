@@ -180,7 +180,7 @@ def override(config: PipelineConfig, changes: Mapping[str, Any]) -> PipelineConf
     """``config`` with the settings at the dotted keys changed, validated as a whole.
 
     Text is read as JSON where the setting is not text itself: ``"0.1"``, ``"true"``,
-    ``'["a.jsonl"]'``; a single text for a list becomes a list of one.
+    ``'["a.jsonl"]'``; a single text or table for a list becomes a list of one.
 
     Raises:
         UserError: a key that does not exist (the message names the nearest one), or a value that
@@ -262,7 +262,7 @@ def _parsed(value: Any, annotation: Any) -> Any:
         with contextlib.suppress(ValueError):
             value = json.loads(value)
     is_list = typing.get_origin(annotation) in (tuple, list)
-    return [value] if is_list and isinstance(value, str) else value
+    return [value] if is_list and isinstance(value, str | Mapping) else value
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
@@ -308,6 +308,22 @@ def _unknown(key: str) -> str:
     return f"no setting {key!r}; did you mean {max(candidates, key=likeness)!r}?"
 
 
+def _unknown_in_item(place: tuple[int | str, ...]) -> str:
+    """The message on a misspelt key of a table in a list; empty where the place is none."""
+    annotation: Any = PipelineConfig
+    for part in place[:-1]:
+        if isinstance(part, int):
+            annotation = typing.get_args(annotation)[0]
+        elif (section := _section(annotation)) is not None:
+            annotation = section.model_fields[part].annotation
+    model = _section(annotation)
+    if model is None or not any(isinstance(part, int) for part in place):
+        return ""
+    item = ".".join(map(str, place[:-1]))
+    names = ", ".join(model.model_fields)
+    return f"{item}: no setting {str(place[-1])!r} there; there are: {names}"
+
+
 def _whole_section(key: str, section: type[BaseModel]) -> str:
     names = ", ".join(f"{key}.{name}" for name in list(section.model_fields)[:3])
     return f"{key} is a section; set its settings one by one: {names}, …"
@@ -318,7 +334,7 @@ def _first_fault(error: ValidationError, changes: Mapping[str, Any]) -> str:
     setting = ".".join(str(part) for part in fault["loc"])
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
-        return _unknown(setting)
+        return _unknown_in_item(fault["loc"]) or _unknown(setting)
     if isinstance(fault["input"], Mapping):  # a rule over several settings of a section
         return f"{setting}: {message}" if setting else message
     shown = without_passwords(repr(changes.get(setting, fault["input"])))

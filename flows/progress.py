@@ -29,6 +29,7 @@ from rich.text import Text
 SECONDS_BETWEEN_LINES = 20.0
 
 FIGURES = {
+    "fetch": ("files", "size_mb"),
     "collect": ("documents_train", "sft_train", "preferences_train"),
     "clean": ("documents_train_kept", "sft_train_kept", "preferences_train_kept"),
     "base_model": ("num_parameters", "vocab_size"),

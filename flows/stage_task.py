@@ -30,6 +30,8 @@ from stages.core.config import (
 from stages.core.errors import StageCrashedError, StageOutOfMemoryError, UserError
 from stages.core.launch import (
     WARNING_PREFIX,
+    LineHandler,
+    ProgressHandler,
     finished_result,
     run_stage,
     stage_folder,
@@ -42,7 +44,7 @@ WITH_MICRO_BATCHES = (TrainingConfig, PPOConfig, BenchmarksConfig, EvaluateConfi
 SECONDS_BETWEEN_ARTIFACTS = 10.0
 
 
-def _is_crash(stage_task: Any, task_run: TaskRun, state: State[Any]) -> bool:
+def is_crash(stage_task: Any, task_run: TaskRun, state: State[Any]) -> bool:
     """A refused setting or bad data stays so; a killed process is worth another try."""
     return isinstance(state.data, StageCrashedError)
 
@@ -50,7 +52,7 @@ def _is_crash(stage_task: Any, task_run: TaskRun, state: State[Any]) -> bool:
 @task(
     retries=len(RETRY_DELAYS_SECONDS),
     retry_delay_seconds=RETRY_DELAYS_SECONDS,
-    retry_condition_fn=_is_crash,
+    retry_condition_fn=is_crash,
     cache_policy=NO_CACHE,
     persist_result=False,
 )
@@ -98,6 +100,29 @@ def run_or_reuse(
         reporter.end(stage, state, time.monotonic() - began, metrics)
 
 
+def listeners(stage: str) -> tuple[LineHandler, ProgressHandler]:
+    """What takes the lines and the progress events of a stage's process: the run's log, its page
+    and the terminal."""
+    logger = get_run_logger()
+    reporter, lines = progress.current(), progress.PlainReporter(logger.info)
+    lines.start(stage)
+    artifact = _ProgressArtifact(stage)
+
+    def on_line(line: str) -> None:
+        if line.startswith(WARNING_PREFIX):
+            logger.warning(line)
+            reporter.warn(stage, line)
+        else:
+            logger.info(line)
+
+    def on_progress(event: dict[str, Any]) -> None:
+        reporter.advance(stage, event)
+        lines.advance(stage, event)
+        artifact.advance(event)
+
+    return on_line, on_progress
+
+
 # ------------------------------------------------------------------------------------ helpers
 
 
@@ -137,22 +162,7 @@ def _run(
     logger = get_run_logger()
     log = stage_folder(config, inputs).with_suffix(".log")
     logger.info("output in %s, log in %s", log.with_suffix(""), log)
-    reporter, lines = progress.current(), progress.PlainReporter(logger.info)
-    lines.start(config.stage)
-    artifact = _ProgressArtifact(config.stage)
-
-    def on_line(line: str) -> None:
-        if line.startswith(WARNING_PREFIX):
-            logger.warning(line)
-            reporter.warn(config.stage, line)
-        else:
-            logger.info(line)
-
-    def on_progress(event: dict[str, Any]) -> None:
-        reporter.advance(config.stage, event)
-        lines.advance(config.stage, event)
-        artifact.advance(event)
-
+    on_line, on_progress = listeners(config.stage)
     environment = {
         **STAGE_ENVIRONMENT,
         tracking.PARENT_RUN_VARIABLE: parent_run_id,

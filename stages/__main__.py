@@ -4,14 +4,11 @@ Started by ``stages.core.launch``; under torchrun there is one such process a ra
 writes the result. Ends with code 2 after one ``::error`` line where only the user can help.
 """
 
-import ctypes
-import errno
 import importlib
 import json
 import logging
 import os
 import shutil
-import signal
 import sys
 import time
 import traceback
@@ -24,31 +21,25 @@ from stages.core import config as schema
 from stages.core import contracts, tracking
 from stages.core.artifacts import CHECKPOINTS, StageResult, data_root, folder_files, write_result
 from stages.core.errors import UserError
-from stages.core.launch import (
-    ERROR_PREFIX,
-    OUT_OF_MEMORY_LINE,
-    SPEC_FILE,
-    USER_ERROR_EXIT_CODE,
-)
+from stages.core.launch import OUT_OF_MEMORY_LINE, SPEC_FILE
+from stages.core.process import end_well, is_disk_full, refuse
 
 MIN_FREE_BYTES = 200 * 2**20
 
 
 def main(out_dir: Path) -> int:
     """Run the stage specified in ``out_dir`` and return the process's exit code."""
-    _die_with_parent()
-    # As an exception, so that a cancelled stage still ends its tracking run as killed.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    end_well()  # so that a cancelled stage still ends its tracking run as killed
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         _run(out_dir)
     except UserError as error:
-        return _refuse(str(error))
+        return refuse(str(error))
     except Exception as error:
-        if _is_disk_full(error):
-            return _refuse(f"no space left on the disk of {out_dir}; free some and run again")
+        if is_disk_full(error):
+            return refuse(f"no space left on the disk of {out_dir}; free some and run again")
         traceback.print_exc()
         if _is_out_of_memory(error):
             print(OUT_OF_MEMORY_LINE, flush=True)
@@ -109,35 +100,10 @@ def _models(stage: str) -> tuple[type[BaseModel], type[BaseModel]]:
     return config_class, getattr(contracts, config_class.__name__.removesuffix("Config") + "Inputs")
 
 
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when the flow that started it dies: training on without
-    anyone to take the result would only hold the device."""
-    if sys.platform != "linux":
-        return
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    parent = os.environ.get("RLHF_PARENT_PID")
-    if parent and "RANK" not in os.environ and os.getppid() != int(parent):
-        sys.exit("the process that started this stage is gone")
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    """Also where an error carries no number: safetensors' does not, nor does that of torch.save to
-    a path (transformers' checkpoints), which only says that its file is shorter than it should."""
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    signs = ("No space left on device", "unexpected pos", "iostream error")
-    return full or any(sign in str(error) for sign in signs)
-
-
 def _is_out_of_memory(error: BaseException) -> bool:
     """Of a GPU or of the machine; torch's error on the CPU is a plain RuntimeError."""
     signs = ("out of memory", "can't allocate memory")
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
-
-
-def _refuse(message: str) -> int:
-    print(ERROR_PREFIX + " ".join(message.split()), flush=True)
-    return USER_ERROR_EXIT_CODE
 
 
 if __name__ == "__main__":

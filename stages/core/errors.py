@@ -4,6 +4,12 @@ import re
 
 PASSWORD = re.compile(r"(?<=://)[^/\s'\"]+@")
 """User and password in an address."""
+SECRET_PARAMETER = re.compile(
+    r"(?<=[?&;])(access_token|auth_token|token|api_?key|password|pwd|sig|signature|secret"
+    r"|x-amz-signature|x-goog-signature)=([^&;#\s'\"]*)",
+    re.IGNORECASE,
+)
+"""Name and value of a secret among an address's parameters."""
 
 
 class UserError(Exception):
@@ -24,5 +30,6 @@ class StageOutOfMemoryError(StageCrashedError):
 
 
 def without_passwords(text: str) -> str:
-    """``text`` with the user and password left out of every address in it."""
-    return PASSWORD.sub("", text)
+    """``text`` with the user and password left out of every address in it, and the secrets among
+    its parameters."""
+    return SECRET_PARAMETER.sub(r"\1=…", PASSWORD.sub("", text))

@@ -122,34 +122,14 @@ def run_stage(
         write_atomically(out_dir / SPEC_FILE, json.dumps(spec, indent=2))
         with out_dir.with_suffix(".log").open("a", encoding="utf-8") as log:
             command = _command(config, out_dir, compute)
-            _run_process(config.stage, command, compute, log, on_line, on_progress, environment)
+            run_process(config.stage, command, compute, log, on_line, on_progress, environment)
         result = read_result(out_dir)
     if result is None:
         raise StageCrashedError(f"{config.stage}: no sound result in {out_dir}")
     return result
 
 
-def _digests(value: Any) -> Any:
-    """The inputs with each artifact replaced by its digest, since the path must not matter."""
-    if isinstance(value, dict):
-        if "digest" in value and "kind" in value:
-            return value["digest"]
-        return {key: _digests(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_digests(item) for item in value]
-    return value
-
-
-def _command(config: StageConfig, out_dir: Path, compute: Compute) -> list[str]:
-    program = ["-m", "stages", str(out_dir)]
-    # The ranks of a stage that does not train would all write the same files.
-    if compute.num_processes == 1 or not isinstance(config, TrainingConfig | PPOConfig):
-        return [sys.executable, *program]
-    torchrun = ["-m", "torch.distributed.run", "--standalone"]
-    return [sys.executable, *torchrun, f"--nproc_per_node={compute.num_processes}", *program]
-
-
-def _run_process(
+def run_process(
     stage: str,
     command: list[str],
     compute: Compute,
@@ -158,6 +138,17 @@ def _run_process(
     on_progress: ProgressHandler,
     environment: Mapping[str, str] | None,
 ) -> None:
+    """Run a program of ours in a process group of its own, which ends with this call.
+
+    Args:
+        stage: what errors call it.
+        log: gets each line that the program prints.
+
+    Raises:
+        UserError: the program said with its last line what only the user can mend.
+        StageOutOfMemoryError: the memory of the device or the machine was not enough.
+        StageCrashedError: the process ended otherwise.
+    """
     child_environment = {
         **os.environ,
         "PYTHONUNBUFFERED": "1",
@@ -210,6 +201,26 @@ def _run_process(
         raise StageOutOfMemoryError(f"{stage} ran out of memory; whole log: {log.name}")
     if code != 0:
         raise StageCrashedError(_crash_message(stage, code, log.name, last_lines))
+
+
+def _digests(value: Any) -> Any:
+    """The inputs with each artifact replaced by its digest, since the path must not matter."""
+    if isinstance(value, dict):
+        if "digest" in value and "kind" in value:
+            return value["digest"]
+        return {key: _digests(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_digests(item) for item in value]
+    return value
+
+
+def _command(config: StageConfig, out_dir: Path, compute: Compute) -> list[str]:
+    program = ["-m", "stages", str(out_dir)]
+    # The ranks of a stage that does not train would all write the same files.
+    if compute.num_processes == 1 or not isinstance(config, TrainingConfig | PPOConfig):
+        return [sys.executable, *program]
+    torchrun = ["-m", "torch.distributed.run", "--standalone"]
+    return [sys.executable, *torchrun, f"--nproc_per_node={compute.num_processes}", *program]
 
 
 def _out_of_memory_kills() -> int:

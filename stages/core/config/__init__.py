@@ -45,6 +45,13 @@ from stages.core.config.ppo import (
     GuardConfig,
     PPOConfig,
 )
+from stages.core.config.sources import (
+    HubSource,
+    S3Source,
+    Source,
+    SQLSource,
+    UrlSource,
+)
 
 __all__ = [
     "ApprovalConfig",
@@ -59,6 +66,7 @@ __all__ = [
     "Frozen",
     "GuardConfig",
     "GuardModelConfig",
+    "HubSource",
     "JudgeConfig",
     "LoRAConfig",
     "PPOConfig",
@@ -70,10 +78,14 @@ __all__ = [
     "RewardModelCardConfig",
     "RewardModelConfig",
     "RewardModelGate",
+    "S3Source",
     "SFTConfig",
+    "SQLSource",
     "SafetyConfig",
+    "Source",
     "StageConfig",
     "Suite",
     "TokenizerConfig",
     "TrainingConfig",
+    "UrlSource",
 ]

@@ -2,9 +2,10 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from stages.core.config.base import Count, Frozen, Positive, PositiveInt, Share, StageConfig
+from stages.core.config.sources import HubSource, S3Source, Source, SQLSource, UrlSource
 
 PersonalDataKind = Literal[
     "email", "phone", "ip_address", "iban", "credit_card", "national_id", "secret"
@@ -14,10 +15,20 @@ KindName = Literal["documents", "sft", "preferences", "prompts", "labelled"]
 
 
 class DataSource(Frozen):
-    """Where one kind of data comes from. No paths: this kind of data is not used."""
+    """Where one kind of data comes from. No paths and no other source: it is not used."""
 
     paths: tuple[str, ...] = ()
     """Files, globs or folders: JSONL, Parquet, CSV, TSV, text, Markdown; plain, .gz or .zst."""
+    urls: tuple[UrlSource, ...] = ()
+    """Files behind HTTP(S) addresses, fetched once and again when they change."""
+    hub: tuple[HubSource, ...] = ()
+    """Data sets of the Hugging Face Hub, each pinned to a commit."""
+    sql: tuple[SQLSource, ...] = ()
+    """Queries to databases, asked in each run."""
+    s3: tuple[S3Source, ...] = ()
+    """Objects of S3-compatible storages, fetched once and again when they change."""
+    feedback: tuple[str, ...] = ()
+    """Comes with a later version; leave it empty."""
     held_out_paths: tuple[str, ...] = ()
     """The same for held-out data; none: a share of the training data is held out."""
     held_out_share: Share = 0.05
@@ -31,6 +42,23 @@ class DataSource(Frozen):
     """Take this many training records, chosen at random; 0 takes all."""
     max_held_out_records: Count = 0
     """The same for held-out records."""
+
+    @field_validator("feedback")
+    @classmethod
+    def _check_feedback(cls, feedback: tuple[str, ...]) -> tuple[str, ...]:
+        if feedback:
+            raise ValueError("feedback as a source comes with a later version; leave it empty")
+        return feedback
+
+    @property
+    def remote(self) -> tuple[Source, ...]:
+        """What has to be fetched before it can be read."""
+        return (*self.urls, *self.hub, *self.sql, *self.s3)
+
+    @property
+    def is_given(self) -> bool:
+        """Whether there is training data of this kind."""
+        return bool(self.paths or self.remote)
 
 
 class CollectConfig(StageConfig):
