@@ -1,0 +1,100 @@
+"""Records of CSV and TSV files with a header, and of Parquet."""
+
+import csv
+import io
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+from stages.core.sources.records import (
+    HEAD_CHARACTERS,
+    MAX_RECORD_BYTES,
+    TOO_LARGE,
+    BrokenFileError,
+    Record,
+)
+
+PARQUET_ROWS = 256
+
+
+class _LineTooLongError(Exception):
+    """A line that is larger than any record may be; it has been skipped."""
+
+
+class _Lines:
+    """The lines of a table, none of them larger than a record may be: what the csv module gets it
+    takes into memory."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+        self.number = 0
+        """Lines read so far."""
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(MAX_RECORD_BYTES + 1)
+        if not line:
+            raise StopIteration
+        self.number += 1
+        if len(line) > MAX_RECORD_BYTES:
+            while line and not line.endswith(("\n", "\r")):
+                line = self._text.readline(MAX_RECORD_BYTES)
+            raise _LineTooLongError
+        return line
+
+
+def table_records(stream: io.BufferedReader, delimiter: str) -> Iterator[Record]:
+    """A record a row below the header.
+
+    Raises:
+        BrokenFileError: a quotation mark is never closed.
+    """
+    csv.field_size_limit(MAX_RECORD_BYTES)
+    # Bytes that are no UTF-8 become lone surrogates, which the row types refuse by field.
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    lines = _Lines(text)
+    rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    while True:
+        number = lines.number + 1
+        try:
+            cells = next(rows)
+        except StopIteration:
+            return
+        except _LineTooLongError:
+            yield Record(number, None, TOO_LARGE)
+            continue
+        except csv.Error as error:
+            if "unexpected end" in str(error):
+                raise BrokenFileError(
+                    number,
+                    "a quotation mark is never closed, which swallows the rest of the file; "
+                    "mend that line",
+                ) from None
+            too_large = "field larger" in str(error)
+            yield Record(number, None, TOO_LARGE if too_large else "broken CSV")
+            continue
+        if header is None:
+            header = cells
+        elif cells and len(cells) != len(header):
+            head = delimiter.join(cells)[:HEAD_CHARACTERS]
+            yield Record(number, None, "other number of cells than the header", head)
+        elif cells:
+            yield Record(number, dict(zip(header, cells, strict=True)))
+
+
+def parquet_records(stream: io.BufferedReader, *, is_compressed: bool) -> Iterator[Record]:
+    """A record a row, taken from the file by a few hundred."""
+    import pyarrow.parquet
+
+    with tempfile.TemporaryFile() as plain:
+        if is_compressed:  # Parquet is read from its end
+            shutil.copyfileobj(stream, plain)
+        file = pyarrow.parquet.ParquetFile(plain if is_compressed else stream)
+        number = 0
+        for batch in file.iter_batches(batch_size=PARQUET_ROWS):
+            for fields in batch.to_pylist():
+                number += 1
+                yield Record(number, fields)
