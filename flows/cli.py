@@ -1,6 +1,7 @@
 """The command ``rlhf``.
 
-Exit codes: 0 done, 1 a crash, 2 something only the user can mend, 130 interrupted.
+Exit codes: 0 done, 1 a crash, 2 something only the user can mend, 130 interrupted; of ``rlhf
+check`` 0 fine, 1 findings, 2 nothing usable.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from typing import Any
 
 from rich.console import Console
 
-from flows import access, benchmark_command, plan, progress, servers
+from flows import access, benchmark_command, check_command, plan, progress, servers
 from flows.benchmark_command import whole_number
 from flows.environment import prefect_folder, prepare
 from flows.profiles import PROFILES, merged, override, profile
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(number, _interrupt)
     console = Console(highlight=False)
     try:
+        if options.command == "check":
+            return check_command.check(options, console)
         if options.command == "doctor":
             from flows.doctor import doctor
 
@@ -213,6 +216,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--fresh", action="store_true", help="make all stages again")
     help_earlier = "take the stages before --from from this MLflow run: name, id, or model@alias"
     run.add_argument("--earlier-run", default="", metavar="RUN", help=help_earlier)
+    check_command.add_parser(commands)
     benchmark_command.add_parser(commands)
     help_up = "start Prefect, MLflow, the deployments and the workers, and keep them running"
     up = commands.add_parser("up", help=help_up)

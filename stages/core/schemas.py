@@ -44,6 +44,7 @@ DATA_KINDS: tuple[DataKind, ...] = get_args(DataKind)
 
 DIALOGUE_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):[ ]?")
 """Where a turn begins in Anthropic's HH-RLHF format."""
+EMPTY_REPLY = {"role": "assistant", "content": ""}
 
 
 # ------------------------------------------------------------------------------------- row types
@@ -227,6 +228,9 @@ def _with_explicit_prompt(fields: dict[str, Any]) -> dict[str, Any]:
     )
     if chosen is None or rejected is None:
         return fields
+    for name, turns in (("chosen", chosen), ("rejected", rejected)):
+        if turns[-1] == EMPTY_REPLY:
+            raise ValueError(f"{name} is empty")
     if chosen[:-1] != rejected[:-1]:
         raise ValueError("chosen and rejected differ before their last turn")
     return fields | {"prompt": chosen[:-1], "chosen": chosen[-1:], "rejected": rejected[-1:]}
@@ -242,17 +246,16 @@ def _whole_dialogue(value: object, has_prompt: bool) -> list[Any] | None:
 
 
 def _dialogue(text: str) -> list[dict[str, str]] | None:
-    """The turns of a text in the HH-RLHF format, else None. The empty turn after a closing
-    "Assistant:" is left out."""
+    """The turns of a text in the HH-RLHF format, else None; the last one is empty where the text
+    ends with "Assistant:"."""
     before, *pieces = DIALOGUE_TURN.split(text)
     if before or len(pieces) < 4:
         return None
     roles = {"Human": "user", "Assistant": "assistant"}
-    turns = [
+    return [
         {"role": roles[name], "content": content.strip()}
         for name, content in zip(pieces[::2], pieces[1::2], strict=True)
     ]
-    return turns[:-1] if turns[-1] == {"role": "assistant", "content": ""} else turns
 
 
 def _prompt(prompt: str | list[Message]) -> str | list[dict[str, str]]:
@@ -264,7 +267,9 @@ def _prompt(prompt: str | list[Message]) -> str | list[dict[str, str]]:
         turns = _dialogue(prompt)
         if turns is None:
             return prompt
-        prompt = Conversation.model_validate({"messages": turns}).messages
+        # What stands after the closing "Assistant:" is to be written yet.
+        asked = turns[:-1] if turns[-1] == EMPTY_REPLY else turns
+        prompt = Conversation.model_validate({"messages": asked}).messages
     if not prompt or prompt[-1].role != "user":
         raise ValueError("prompt does not end with a user's message")
     if len(prompt) == 1:

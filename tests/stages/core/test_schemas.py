@@ -106,6 +106,14 @@ def test_hh_dialogues_are_split_at_the_last_turn():
     assert parse_row("prompts", {"prompt": "Human: a"}) == {"prompt": "Human: a"}
 
 
+def test_an_empty_reply_in_an_hh_dialogue_is_named():
+    start = "\n\nHuman: Hello?\n\nAssistant:"
+    with pytest.raises(ValueError, match="^chosen is empty$"):
+        parse_row("preferences", {"chosen": start, "rejected": start + " No."})
+    with pytest.raises(ValueError, match="^rejected is empty$"):
+        parse_row("preferences", {"chosen": start + " No.", "rejected": start + " "})
+
+
 @pytest.mark.parametrize(
     ("kind", "fields"),
     [

@@ -1,0 +1,133 @@
+"""A file's records in batches, of whatever format."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+
+from stages.core.data_check.blocks import BOM, Block, DamagedFileError, blocks
+from stages.core.data_check.columns import TEXTS
+from stages.core.data_check.findings import excerpt
+from stages.core.data_check.lines import read_line
+from stages.core.data_check.plain_blocks import plain_batch
+from stages.core.data_check.rows import Batch, Convert, Fault, Fields, field_marks, parsed_rows
+from stages.core.errors import UserError
+from stages.core.schemas import DataKind
+from stages.core.sources import Record, file_format, read_records
+
+RECORDS_A_BATCH = 2000
+UNREADABLE = UserError, OSError, ValueError, MemoryError, pa.ArrowException
+"""What reading a damaged file can raise."""
+
+SOURCES_CODES = {
+    "broken JSON": "json",
+    "not a JSON object": "not-object",
+    "invalid UTF-8": "utf8",
+    "NUL byte": "nul",
+    "nested too deeply": "nested",
+    "record is larger than 10 MB": "huge",
+}
+
+
+def first_fields(path: Path, limit: int = 200) -> list[Fields]:
+    """The fields of the first readable records, to tell by them what they are."""
+    found: Iterator[Fields]
+    if file_format(path) == "jsonl":
+        lines = (line for block in blocks(path) for line in _lines(block))
+        read = (read_line(line).fields for _, line in islice(lines, 10 * limit))
+    else:
+        read = (record.fields for record in _records(path))
+    found = (fields for fields in read if fields is not None)
+    kept: list[Fields] = []
+    with contextlib.suppress(DamagedFileError, *UNREADABLE):
+        kept.extend(islice(found, limit))
+    return kept
+
+
+def batches(
+    path: Path, kind: DataKind, mapping: Mapping[str, str], convert: Convert | None = None
+) -> Iterator[Batch]:
+    """The records of the file; ``mapping``: our column → the file's; ``convert``: from a known
+    format to our columns.
+
+    Raises:
+        DamagedFileError: the file cannot be read further; what was readable has been handed out.
+    """
+    if file_format(path) == "jsonl":
+        for block in blocks(path):
+            fast = None if convert else plain_batch(block, kind, mapping)
+            yield fast or _careful_batch(block, kind, mapping, convert)
+        return
+    some: list[Record] = []
+    damage: DamagedFileError | None = None
+    try:
+        for record in _records(path):
+            some.append(record)
+            if len(some) == RECORDS_A_BATCH:
+                yield _batch_of_records(some, kind, mapping, convert)
+                some = []
+    except UNREADABLE as error:
+        message = str(error).removeprefix(f"{path}").lstrip(": ")
+        damage = DamagedFileError(" ".join(message.split())[:200])
+    if some:
+        yield _batch_of_records(some, kind, mapping, convert)
+    if damage:
+        raise damage
+
+
+def _records(path: Path) -> Iterator[Record]:
+    with path.open("rb") as file:
+        yield from read_records(path, file)
+
+
+def _lines(block: Block) -> Iterator[tuple[int, bytes]]:
+    """The lines of a block that are not blank, with their numbers."""
+    for number, line in enumerate(block.data.split(b"\n"), block.first_line):
+        if number == 1:
+            line = line.removeprefix(BOM)
+        if line.strip():
+            yield number, line
+
+
+def _careful_batch(
+    block: Block, kind: DataKind, mapping: Mapping[str, str], convert: Convert | None
+) -> Batch:
+    faults: list[Fault] = []
+    readable: list[tuple[int, Fields]] = []
+    if block.is_huge:
+        faults.append(Fault(block.first_line, "huge", "", _show(block.head)))
+    num_records = len(faults)
+    for number, line in _lines(block):
+        num_records += 1
+        fields, fault, remarks = read_line(line)
+        codes = (fault, *remarks) if fault else remarks
+        faults.extend(Fault(number, code, "", _show(line)) for code in codes)
+        if fields is not None:
+            readable.append((number, fields))
+    rows, wrong = parsed_rows(readable, kind, mapping, convert)
+    notes = {
+        "crlf": block.data.count(b"\r\n"),
+        "bom": int(block.first_line == 1 and block.data.startswith(BOM)),
+    }
+    return Batch(rows, field_marks(readable), faults + wrong, num_records, len(block.data), notes)
+
+
+def _batch_of_records(
+    records: list[Record], kind: DataKind, mapping: Mapping[str, str], convert: Convert | None
+) -> Batch:
+    readable = [(record.line, record.fields) for record in records if record.fields is not None]
+    faults = []
+    for record in records:
+        if record.fields is None:
+            code = SOURCES_CODES.get(record.reason, "schema")
+            detail = record.reason if code == "schema" else ""
+            faults.append(Fault(record.line, code, detail, excerpt(record.head)))
+    rows, wrong = parsed_rows(readable, kind, mapping, convert)
+    num_bytes = sum(rows[name].str.len_bytes().sum() for name in TEXTS[kind])
+    return Batch(rows, field_marks(readable), faults + wrong, len(records), int(num_bytes), {})
+
+
+def _show(line: bytes) -> str:
+    return excerpt(line[:400].decode("utf-8", errors="backslashreplace"))

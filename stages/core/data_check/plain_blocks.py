@@ -1,0 +1,133 @@
+"""The fast path: a block of JSON Lines that Arrow reads as it is.
+
+Arrow refuses whatever is not plain: wrong types, duplicate keys, broken lines. A block that it
+refuses is left to be read line by line, with care.
+"""
+
+from collections.abc import Mapping
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.json
+
+from stages.core.data_check.blocks import BOM, Block
+from stages.core.data_check.columns import MARK_COLUMNS, TEXTS
+from stages.core.data_check.lines import may_be_not_finite
+from stages.core.data_check.rows import Batch, parsed_rows
+from stages.core.schemas import DataKind, columns
+from stages.core.sources import MAX_RECORD_BYTES
+
+HH_PROMPT_END = "\n\nAssistant:"
+"""Prompts that end so are dialogues in one string, for ``parse_row`` to take apart."""
+ROWS_AT_ONCE = 2000
+
+
+def plain_batch(block: Block, kind: DataKind, mapping: Mapping[str, str]) -> Batch | None:
+    """The batch of a block without faults in its lines, else None."""
+    data = block.data
+    if not data or len(data) > MAX_RECORD_BYTES or data.startswith(BOM):
+        return None
+    table = _arrow_table(data, kind, mapping)
+    if table is None:
+        return None
+    if "line" in table.column_names:
+        if "line" in mapping.values():
+            return None
+        table = table.drop_columns("line")
+    first = block.first_line
+    line = pl.Series("line", range(first, first + table.num_rows), dtype=pl.UInt32)
+    try:
+        frame = pl.DataFrame(pl.from_arrow(table)).with_columns(line)
+    except (pl.exceptions.PolarsError, TypeError, ValueError):
+        return None
+    if any(
+        frame.schema.get(mapping.get(name, name), pl.Null).is_temporal() for name in columns(kind)
+    ):
+        return None  # Arrow takes text such as 2020-01-01 for more than it is
+    if any(map(_holds_floats, frame.dtypes)) and may_be_not_finite(data):
+        return None  # Arrow takes them for numbers
+    simple = _simple_rows(frame, kind, mapping)
+    is_simple = frame.select(simple.fill_null(value=False)).to_series()
+    rest = frame.filter(~is_simple)
+    others = (
+        (row.pop("line"), row) for row in rest.iter_rows(named=True, buffer_size=ROWS_AT_ONCE)
+    )
+    texts = (pl.col(mapping.get(name, name)).alias(name) for name in TEXTS[kind])
+    label = [_label(mapping.get("label", "label"))] if kind == "labelled" else []
+    rows = frame.filter(is_simple).select("line", *texts, *label)
+    other_rows, faults = parsed_rows(others, kind, mapping, None)
+    if other_rows.height:
+        rows = pl.concat([rows, other_rows]).sort("line")
+    notes = {"crlf": data.count(b"\r\n")}
+    return Batch(rows, _frame_marks(frame), faults, table.num_rows, len(data), notes)
+
+
+def _arrow_table(data: bytes, kind: DataKind, mapping: Mapping[str, str]) -> pa.Table | None:
+    try:
+        if not data.isascii():
+            data.decode()
+        texts = [(mapping.get(name, name), pa.large_string()) for name in TEXTS[kind]]
+        table = pyarrow.json.read_json(
+            pa.BufferReader(data),
+            read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=len(data) + 1),
+            parse_options=pyarrow.json.ParseOptions(explicit_schema=pa.schema(texts)),
+        )
+    except (pa.ArrowException, ValueError):
+        return None
+    num_lines = data.count(b"\n") + (not data.endswith(b"\n"))
+    return table if table.num_rows == num_lines else None
+
+
+def _holds_floats(dtype: object) -> bool:
+    if isinstance(dtype, pl.List):
+        return _holds_floats(dtype.inner)
+    if isinstance(dtype, pl.Struct):
+        return any(_holds_floats(field.dtype) for field in dtype.fields)
+    return isinstance(dtype, pl.Float64 | pl.Float32)
+
+
+def _simple_rows(frame: pl.DataFrame, kind: DataKind, mapping: Mapping[str, str]) -> pl.Expr:
+    """Which rows are as ``parse_row`` would return them; the others it has to judge."""
+    texts = [pl.col(mapping.get(name, name)) for name in TEXTS[kind]]
+    simple = pl.all_horizontal([text.str.contains(r"\S") for text in texts])
+    if kind in ("sft", "prompts"):
+        simple &= ~texts[0].str.contains(HH_PROMPT_END, literal=True)
+    if kind == "preferences":
+        simple &= ~texts[0].str.contains(HH_PROMPT_END, literal=True)
+        simple &= texts[1].str.strip_chars() != texts[2].str.strip_chars()
+    for name in columns(kind):
+        column = mapping.get(name, name)
+        if name not in TEXTS[kind] and column in frame.columns:
+            simple &= _simple_extra(name, frame.schema[column], pl.col(column))
+    return simple
+
+
+def _simple_extra(name: str, dtype: pl.DataType, column: pl.Expr) -> pl.Expr:
+    if dtype == pl.Null:
+        return pl.lit(value=name != "label")
+    if name == "label":
+        is_text = column.str.contains(r"\S") if dtype == pl.String else column.is_not_null()
+        return is_text if dtype in (pl.String, pl.Boolean) or dtype.is_integer() else pl.lit(False)
+    plain = {
+        "id": dtype == pl.String or dtype.is_numeric(),
+        "annotator": dtype == pl.String or dtype.is_numeric(),
+        "source": dtype == pl.String or dtype.is_numeric(),
+        "margin": dtype.is_numeric(),
+        "meta": dtype == pl.Struct,
+    }
+    return pl.lit(value=True) if plain.get(name, False) else column.is_null()
+
+
+def _label(column: str) -> pl.Expr:
+    """As the schema writes labels: 1 → 1, true → true, white space collapsed."""
+    text = pl.col(column).cast(pl.String)
+    return text.str.replace_all(r"\s+", " ").str.strip_chars().alias("label")
+
+
+def _frame_marks(frame: pl.DataFrame) -> pl.DataFrame:
+    names = [
+        name
+        for name, dtype in frame.schema.items()
+        if name.lower() in MARK_COLUMNS and dtype == pl.String
+    ]
+    return frame.select("line", *names)
