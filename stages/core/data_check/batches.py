@@ -15,7 +15,7 @@ from stages.core.data_check.plain_blocks import plain_batch
 from stages.core.data_check.rows import Batch, Convert, Fault, Fields, field_marks, parsed_rows
 from stages.core.errors import UserError
 from stages.core.schemas import DataKind
-from stages.core.sources import Record, file_format, read_records
+from stages.core.sources import CUT_OFF, Record, file_format, read_records
 
 RECORDS_A_BATCH = 2000
 UNREADABLE = UserError, OSError, ValueError, MemoryError, pa.ArrowException
@@ -64,6 +64,9 @@ def batches(
     damage: DamagedFileError | None = None
     try:
         for record in _records(path):
+            if record.reason == CUT_OFF:
+                damage = DamagedFileError(f"cut off or damaged: {record.head}")
+                break
             some.append(record)
             if len(some) == RECORDS_A_BATCH:
                 yield _batch_of_records(some, kind, mapping, convert)

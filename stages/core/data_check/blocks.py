@@ -1,15 +1,19 @@
 """A JSON Lines file as blocks of whole lines, decompressed, in bounded memory."""
 
-import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from stages.core.sources import COMPRESSIONS, MAX_RECORD_BYTES, UTF16_MARKS
+import pyarrow
+
+from stages.core.sources import MAX_RECORD_BYTES
+from stages.core.sources.compression import Decompressed
+from stages.core.sources.reading import UTF16_MARKS
+from stages.core.sources.suffixes import file_compression
 
 BLOCK_BYTES = 4 << 20
 PIECE_BYTES = 1 << 16
-"""Read at once of a compressed file: of a damaged one no more is lost than this."""
+"""Read at once of a compressed file."""
 BOM = b"\xef\xbb\xbf"
 
 
@@ -88,53 +92,20 @@ def _gathered(path: Path) -> Iterator[bytes]:
 
 
 def _decompressed(path: Path) -> Iterator[bytes]:
-    compression = COMPRESSIONS.get(path.suffix.lower())
+    compression = file_compression(path)
     try:
-        if compression == "gzip":
-            yield from _gunzipped(path)
-        elif compression:
-            yield from _arrow_decompressed(path, compression)
-        else:
-            with path.open("rb") as file:
+        with path.open("rb") as file:
+            if compression is None:
                 while piece := file.read(BLOCK_BYTES):
                     yield piece
-    except (OSError, zlib.error) as error:
-        raise DamagedFileError(f"{compression or 'file'}: {error}") from error
-
-
-def _gunzipped(path: Path) -> Iterator[bytes]:
-    """All members of a gzip file, each byte up to where it is cut off or damaged."""
-    with path.open("rb") as file:
-        member = zlib.decompressobj(wbits=31)
-        is_begun = False
-        while data := file.read(PIECE_BYTES):
-            while data:
-                if not is_begun and not data.strip(b"\0"):
-                    break  # padding
-                is_begun = True
-                if piece := member.decompress(data, BLOCK_BYTES):
-                    yield piece
-                data = member.unconsumed_tail
-                if member.eof:
-                    data = member.unused_data
-                    member, is_begun = zlib.decompressobj(wbits=31), False
-        while is_begun and (piece := member.flush(BLOCK_BYTES)):
-            yield piece
-        if is_begun and not member.eof:
-            raise DamagedFileError("gzip: the file is cut off")
-
-
-def _arrow_decompressed(path: Path, compression: str) -> Iterator[bytes]:
-    """Unlike zstandard's own reader, Arrow's notices a file that was cut off."""
-    import pyarrow
-
-    with path.open("rb") as file:
-        try:
-            stream = pyarrow.CompressedInputStream(file, compression)
+                return
+            stream = Decompressed(file, compression)
             while piece := stream.read(PIECE_BYTES):
                 yield piece
-        except pyarrow.ArrowException as error:
-            raise DamagedFileError(f"{compression}: {' '.join(str(error).split())}") from error
+            if stream.fault:
+                raise DamagedFileError(f"{compression}, cut off or damaged: {stream.fault}")
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DamagedFileError(" ".join(str(error).split())[:200]) from error
 
 
 def lines_at(path: Path, numbers: Collection[int]) -> dict[int, bytes]:

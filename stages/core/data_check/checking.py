@@ -15,7 +15,7 @@ from stages.core.data_check.lengths import CHARACTERS_A_TOKEN, Lengths
 from stages.core.data_check.repeats import Hashes, Place, asked_hashes
 from stages.core.errors import UserError
 from stages.core.schemas import DATA_KINDS, DataKind
-from stages.core.sources import file_format, read_records, source_files
+from stages.core.sources import DOCUMENT_FORMATS, file_format, read_records, source_files
 from stages.core.usual_names import mapping_hint
 
 
@@ -117,7 +117,7 @@ class _Check:
 
     def _known(self, path: Path, kind: str) -> tuple[DataKind, dict[str, str]] | None:
         """The kind of the file's records, and the mapping of its columns."""
-        if file_format(path) == "text":
+        if file_format(path) in DOCUMENT_FORMATS:
             return "documents", {}
         given = dict.fromkeys(name for fields in first_fields(path) for name in fields)
         if not kind:

@@ -291,7 +291,7 @@ def test_a_cut_off_archive_is_read_as_far_as_it_goes(write, found):
     path = write(map(sft, range(5000)), "data.jsonl.gz")
     path.write_bytes(path.read_bytes()[:-2000])
     report = check_files([path])
-    assert found(report)["unreadable"][1] == "gzip: the file is cut off"
+    assert found(report)["unreadable"][1].startswith("gzip, cut off or damaged: ")
     assert 1000 < report.usable < 5000
     assert report.exit_code == WITH_FINDINGS
 
