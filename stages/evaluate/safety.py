@@ -133,8 +133,8 @@ def is_refusal(reply: str) -> bool:
 
 
 def personal_data_count(reply: str) -> int:
-    """Number of e-mail addresses, telephone numbers, IP addresses and card numbers in a reply,
-    whether they exist or were made up."""
+    """Number of places in a reply that hold personal data of any kind, from e-mail addresses to
+    passwords, whether they exist or were made up."""
     return len(personal_data.find(reply))
 
 

@@ -1,0 +1,157 @@
+"""Telephone numbers: in international form, or as written within a country."""
+
+import re
+from collections.abc import Iterator
+
+import phonenumbers
+
+from stages.core.personal_data.recogniser import LETTERS, WORD, Recogniser, Span, one_of
+
+# Starts with +, a bracket or a digit; goes on in digits, spaces, dots, hyphens, slashes, brackets.
+RUN = re.compile(
+    rf"[+(\d](?<![{WORD}.,+/$€£¥#*-].)(?<!\d:.)(?:(?<=\+)\(?\d|(?<=\()\+?\d|(?<=\d))"
+    rf"(?:[ \u00a0()./-]{{0,3}}\d){{6,40}}(?!(?!x\d|ext)[{LETTERS}%]|[.,]\d)"
+)
+PARTS = re.compile(r"\S+")
+NORTH_AMERICAN = re.compile(
+    r"(?:\+?1[ .-]?)?(?:\(\d{3}\) ?\d{3}[ .-]?\d{4}|\d{3}([.-])\d{3}\1\d{4})"
+)
+SPACED_NORTH_AMERICAN = re.compile(r"(?:1 )?[2-9]\d\d [2-9]\d\d \d{4}")
+CHINESE_MOBILE = re.compile(r"1[3-9]\d([ -]?)\d{4}\1\d{4}")
+LEADING_ZERO = ("GB", "FR", "DE", "CN", "IT", "NL", "BE", "CH", "AT", "SE", "AU", "IN", "JP", "KR",
+                "BR", "IL", "ZA", "TR", "TW", "NZ", "IE", "FI", "UA", "RO", "ID", "TH")  # fmt: skip
+NO_ZERO = ("US", "ES", "IT", "PT", "PL", "CZ", "DK", "NO", "GR", "HU", "MX", "SG", "HK", "CN",
+           "IN", "BR", "RU", "CL", "AR", "CO", "LU")  # fmt: skip
+"""Countries whose numbers are believed with that prefix by their form, or only beside a word."""
+MIN_DIGITS, MAX_DIGITS = 7, 15
+"""The longest number that E.164 allows; shorter ones than the shortest local ones are others."""
+MAX_LABELLED_DIGITS = 11
+"""Of a number that is believed by the word before it: with more, it holds something else."""
+DATE = re.compile(
+    r"\(?(?:\d{1,2}([./-])\d{1,2}\1(?:\d\d){1,2}|[12]\d{3}([./ -])\d\d?\2\d\d?)(?: .*)?"
+)
+CHINESE = re.compile("[\u4e00-\u9fff]")
+POSTCODE = re.compile(r"\d{5}-\d{4}")
+YEARS = re.compile(r"\(?[12]\d{3} ?[-/ ] ?[12]\d{3}\)?")
+PHONE_NOUNS = (
+    r"phones?|telephones?|tel|tél|mobiles?|cell(?:phone|ular)?|fax|sms|whatsapp|telegram|hotline"
+    r"|helpline|teléfono|telefono|móvil|celular|telefone|telemóvel|téléphone|portable"
+    r"|telefon(?:nummer)?|handy(?:nummer)?|rufnummer|mobil|telefoon|cellulare|телефону?|тел|моб"
+)
+PHONE_VERBS = (
+    r"call(?:ed|ing|s)?|dial(?:ed|ing)?|text(?:ed|ing)?|ring|reach(?:ed)?|contact"
+    r"|llam[ae](?:r|me)?|appele[rz]|anrufen|звоните"
+)
+ASIAN_PHONE_WORDS = (
+    "电话|電話|手机|手機|联系|聯繫|致电|拨打|传真|热线|微信|座机|号码|携帯|전화|연락처"
+)
+NEAR_WORD = one_of(*f"{PHONE_NOUNS}|{PHONE_VERBS}|{ASIAN_PHONE_WORDS}".split("|"))
+LABEL = re.compile(
+    rf"(?:(?<![{LETTERS}])(?:{PHONE_NOUNS})|{ASIAN_PHONE_WORDS})"
+    r"\.?(?:[_ -]?(?:number|no|nr|num))?\.?[\"'*)]*\s?(?:is|at|on|[=:：是为])?\s*[\"'*]*$"
+    rf"|(?<![{LETTERS}])(?:{PHONE_VERBS})(?: (?:me|us|him|her|them))?(?: (?:at|on))? $",
+    re.IGNORECASE,
+)
+"""Right before a number: then it is one, whether or not such numbers are in use."""
+OTHER_LABEL = re.compile(
+    r"(?:\b(?:isbn(?:-1[03])?|issn|doi|ids?|uid|pid|order|invoice|ref(?:erence)?|account|serial|sku"
+    r"|part|version|ticket|case|timestamp|port|zip|ean|upc|tracking|imei|vin)\b"
+    r"|订单号?|编号|流水号|学号|工号)"
+    r"(?:[_ -]?(?:number|no|nr|num|code))?[\"'.]*\s*(?:is|[#=:：是为])?\s*[\"'#]*$",
+    re.IGNORECASE,
+)
+
+
+def phone_spans(line: str) -> Iterator[Span]:
+    """Numbers in a line. A run of digits may hold more than a number ("020 7946 0958 2026"): it is
+    tried whole, then without what stands after spaces, then without what stands before them."""
+    for run in RUN.finditer(line):
+        parts = [
+            (run.start() + at.start(), run.start() + at.end()) for at in PARTS.finditer(run[0])
+        ]
+        first = 0
+        while first < len(parts):
+            last = next(
+                (
+                    last
+                    for last in range(len(parts) - 1, first - 1, -1)
+                    if is_phone(line, *_trimmed(line, parts[first][0], parts[last][1]))
+                ),
+                None,
+            )
+            if last is None:
+                first += 1
+                continue
+            yield _trimmed(line, parts[first][0], parts[last][1])
+            first = last + 1
+
+
+def _trimmed(line: str, start: int, end: int) -> Span:
+    while line[end - 1] in " .-/(":
+        end -= 1
+    if line[start] == "(" and ")" not in line[start:end]:
+        start += 1
+    return start, end
+
+
+def is_phone(line: str, start: int, end: int) -> bool:
+    """Whether this part of a line is written like a telephone number: in international form, in the
+    groups of North America or of Chinese mobiles, with the leading 0 of a national number that
+    exists in one of some countries, or in any form of such a country beside a word that says so."""
+    number = line[start:end]
+    groups = re.findall(r"\d+", number)
+    digits = "".join(groups)
+    if not MIN_DIGITS <= len(digits) <= MAX_DIGITS or DATE.fullmatch(number):
+        return False
+    before = line[max(0, start - NEAR) : start]
+    if YEARS.fullmatch(number) or OTHER_LABEL.search(before):
+        return False
+    if NORTH_AMERICAN.fullmatch(number):
+        return True
+    if number.count("(") != number.count(")"):
+        return False
+    if len(digits) <= MAX_LABELLED_DIGITS and "/" not in number and LABEL.search(before):
+        return True
+    has_word = bool(NEAR_WORD.search(before))
+    if CHINESE_MOBILE.fullmatch(number):
+        is_chinese = CHINESE.search(line) or line.strip() == number
+        return bool(has_word or is_chinese or len(groups) > 1) and _is_valid(digits, "CN")
+    if number.lstrip("(").startswith(("+", "00")):
+        international = "+" + digits.removeprefix("00")
+        return _is_valid(international, None) or (
+            len(groups) > 1 and number[0] == "+" and _is_possible(international)
+        )
+    if digits.startswith("0") and 9 <= len(digits) <= 12:
+        is_grouped = _is_grouped(groups) and not POSTCODE.fullmatch(number)
+        return (is_grouped or has_word) and _exists(number, LEADING_ZERO)
+    if SPACED_NORTH_AMERICAN.fullmatch(number) and _is_valid(number, "US"):
+        return True
+    return has_word and _exists(number, NO_ZERO)
+
+
+NEAR = 40
+
+
+def _is_grouped(groups: list[str]) -> bool:
+    return 2 <= len(groups) <= 6 and len(groups[0]) <= 5 and min(map(len, groups)) >= 2
+
+
+def _exists(number: str, regions: tuple[str, ...]) -> bool:
+    return not number.startswith("0.") and any(_is_valid(number, region) for region in regions)
+
+
+def _is_valid(number: str, region: str | None) -> bool:
+    try:
+        return phonenumbers.is_valid_number(phonenumbers.parse(number, region))
+    except phonenumbers.NumberParseException:
+        return False
+
+
+def _is_possible(number: str) -> bool:
+    try:
+        return phonenumbers.is_possible_number(phonenumbers.parse(number))
+    except phonenumbers.NumberParseException:
+        return False
+
+
+PHONES = Recogniser("phone", "[0-9](?:[ \u00a0()./-]{0,3}[0-9]){6}", phone_spans)

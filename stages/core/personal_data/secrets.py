@@ -1,0 +1,142 @@
+"""Secrets: keys and tokens of services, private keys, passwords.
+
+Tokens of services are known by their prefixes. A password is what is assigned to a word for it, and
+is told from code and placeholders by what it is made of.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from stages.core.personal_data.recogniser import LETTERS, WORD, Recogniser, Span, without_overlaps
+
+PRIVATE_KEY = re.compile(
+    r"-----BEGIN (?:[A-Z]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
+    r"(?:(?:(?!-----)[\s\S]){0,20000}?-----END (?:[A-Z]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
+    r"|(?:\s*[A-Za-z0-9+/=]{16,76}(?=\s|$))*)"
+)
+"""In PEM or PGP armour, with its end or cut off."""
+
+TOKENS = (
+    r"(?:AKIA|ASIA|AROA|AIDA|AGPA|ANPA|ABIA|ACCA)[A-Z2-7][A-Z0-9]{15}",  # AWS
+    r"gh[pousr]_[A-Za-z0-9]{30,}", r"github_pat_[A-Za-z0-9_]{22,}",
+    r"gl(?:pat|ptt|rt|dt|soat|cbt|agent)-[A-Za-z0-9_-]{20,}",
+    r"xox[abeoprs]-[A-Za-z0-9-]{10,}", r"xapp-\d-[A-Za-z0-9-]{20,}",  # Slack
+    r"https://hooks\.slack\.com/services/[A-Za-z0-9/]{20,}",
+    r"https://discord(?:app)?\.com/api/webhooks/\d+/[A-Za-z0-9_-]{30,}",
+    r"sk-(?:proj|svcacct|admin|ant|or)-[A-Za-z0-9_-]{16,}", r"sk-[A-Za-z0-9]{20,}",  # OpenAI
+    r"hf_[A-Za-z0-9]{30,}", r"(?:api_org|r8)_[A-Za-z0-9]{30,}",  # Hugging Face, Replicate
+    r"[spr]k_(?:live|test)_[A-Za-z0-9]{10,}", r"whsec_[A-Za-z0-9+/=]{20,}",  # Stripe
+    r"AIza[A-Za-z0-9_-]{35}", r"ya29\.[A-Za-z0-9_-]{20,}", r"GOCSPX-[A-Za-z0-9_-]{20,}",  # Google
+    r"npm_[A-Za-z0-9]{36}", r"pypi-AgE[A-Za-z0-9_-]{40,}", r"rubygems_[a-f0-9]{48}",
+    r"do[opr]_v1_[a-f0-9]{64}", r"dapi[a-f0-9]{32}", r"dckr_pat_[A-Za-z0-9_-]{20,}",
+    r"SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{16,64}", r"key-[a-f0-9]{32}",  # SendGrid, Mailgun
+    r"(?:AC|SK)[a-f0-9]{32}", r"sq0(?:atp|csp)-[A-Za-z0-9_-]{22,}",  # Twilio, Square
+    r"shp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}", r"EAA[A-Za-z0-9]{40,}",  # Shopify, Facebook
+    r"glsa_[A-Za-z0-9]{32}_[a-f0-9]{8}", r"figd_[A-Za-z0-9_-]{30,}", r"lin_api_[A-Za-z0-9]{32,}",
+    r"hv[sb]\.[A-Za-z0-9_-]{20,}", r"AGE-SECRET-KEY-1[A-Z0-9]{50,}", r"NRAK-[A-Z0-9]{27}",
+    r"gsk_[A-Za-z0-9]{40,}", r"xai-[A-Za-z0-9]{40,}", r"tvly-[A-Za-z0-9-]{20,}",
+    r"pplx-[A-Za-z0-9]{40,}", r"ATATT3[A-Za-z0-9_=-]{40,}", r"PMAK-[a-f0-9]{24}-[a-f0-9]{34}",
+    r"\d{8,10}:AA[A-Za-z0-9_-]{33}",  # Telegram
+    r"[MNO][A-Za-z0-9_-]{23,25}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,38}",  # Discord
+    r"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]{4,})?",  # JSON Web Tokens
+)  # fmt: skip
+"""By their prefixes, as the services document them."""
+TOKEN = re.compile(rf"(?<![A-Za-z0-9_])(?:{'|'.join(TOKENS)})")
+
+NAMES = (
+    r"pass(?:word|wd|phrase|code)?|pwd|psw|secret|client[_-]?secret|app[_-]?secret"
+    r"|(?:secret|private|encryption|signing|account|shared|master)[_ -]?(?:access[_-]?)?key"
+    r"|(?:api|access|auth(?:orization)?)[_ -]?(?:key|token|secret)"
+    r"|(?:refresh|bearer|session|bot|id)[_-]?token|token|credentials?"
+    r"|passwort|kennwort|contraseña|mot de passe|senha|wachtwoord|hasło|пароль"
+)
+CHINESE_NAMES = "密码|密碼|口令|密钥|令牌|パスワード|비밀번호"
+# Words may stand before the name (DB_PASSWORD, x-api-key), not after it (max_tokens, token_count).
+ASSIGNED = re.compile(
+    rf"(?:(?<![{LETTERS}])|(?<=_)|(?<=[a-z])(?=[A-Z]))(?:(?i:{NAMES})|{CHINESE_NAMES})(?![{WORD}])"
+    r"(?:[\"'\])]{0,3}\s{0,4}(?::=|=>|==|[=:：])|\s{1,2}(?i:is|was|ist|es|est)(?=\s)|是|为)\s{0,4}"
+    r"(?:(?P<quote>[\"'`])(?P<quoted>[^\"'`\s]{6,200})(?P=quote)"
+    r"|(?P<bare>[^\s\"'`<>(){}\[\],;|，。；]{6,200}))"
+)
+USER_AND_PASSWORD = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s:/@\"']{0,64}:(?P<password>[^\s/@\"']{3,100})@(?=[\w\[$])"
+)
+AUTHORIZATION = re.compile(
+    r"(?i:bearer|basic|authorization: token)\s+(?P<credentials>[A-Za-z0-9._~+/-]{16,}={0,2})"
+)
+
+PLACEHOLDER = re.compile(
+    r"(?i:.*(?:your|example_|changeme|change_me|placeholder|redacted|insert|replace|dummy_)"
+    r"|pass(?:word|wd|phrase)?|pwd|secret|token|key|none|null|true|false|undefined|string"
+    r"|(.)\1*|[*x.•_-]+|user(?:name)?|mysecret|test)|[$%<{@].*|.*(?:\$\{|\{\{|\}\}|%\(|\(\)).*"
+)
+"""Stands for a secret, or is taken from a variable."""
+CODE = re.compile(
+    r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+(?:\(.*)?|[A-Za-z_]+\w*\(.*|[A-Z]+(?:_[A-Z0-9]+)+|/.*"
+)
+MIN_ENTROPY = 2.2
+"""Bits a character; of 8 characters, about five are different."""
+
+
+def secret_spans(line: str) -> Iterator[Span]:
+    """Tokens, and the values (without the names) of passwords, in the order of the line."""
+    found = [match.span() for match in PRIVATE_KEY.finditer(line)]
+    found += [match.span() for match in TOKEN.finditer(line)]
+    for match in USER_AND_PASSWORD.finditer(line):
+        if not PLACEHOLDER.fullmatch(match["password"]):
+            found.append(match.span("password"))
+    for match in AUTHORIZATION.finditer(line):
+        if is_random(match["credentials"]):
+            found.append(match.span("credentials"))
+    for match in ASSIGNED.finditer(line):
+        group = "quoted" if match["quoted"] else "bare"
+        start = match.start(group)
+        value = match[group].rstrip(".:!?") if group == "bare" else match[group]
+        if is_password(value, is_quoted=group == "quoted"):
+            found.append((start, start + len(value)))
+    return without_overlaps(found)
+
+
+def is_password(value: str, is_quoted: bool) -> bool:
+    """Whether what is assigned to a password looks like one: not like a placeholder, a variable or
+    a word, and with digits where no quotes mark it."""
+    if len(value) < 6 or PLACEHOLDER.fullmatch(value) or entropy(value) < MIN_ENTROPY:
+        return False
+    has_digit = any(sign.isdigit() for sign in value)
+    has_letter = any(sign.isalpha() for sign in value)
+    if is_quoted:
+        return has_digit or not re.fullmatch(r"[A-Za-z_./:-]+", value)
+    return has_digit and has_letter and not CODE.fullmatch(value)
+
+
+def is_random(value: str) -> bool:
+    """Whether a run of characters holds more than a word or a path does."""
+    return any(sign.isdigit() for sign in value) and entropy(value) > 3
+
+
+def entropy(value: str) -> float:
+    """Of the characters in the value, in bits a character."""
+    counts = Counter(value).values()
+    return -sum(count / len(value) * math.log2(count / len(value)) for count in counts)
+
+
+_TOKEN_STARTS = (
+    re.sub(r"\{\d+(?:,\d*)?\}", "{3}", token).replace(r"\d", "[0-9]") for token in TOKENS
+)
+_ASSIGNS = r"[\x22')\]]{0,3}[ \t]{0,4}(?::=|[=:：是为]|(?i:is|was|ist|es|est)[ \t])"
+
+SECRETS = Recogniser(
+    "secret",
+    "|".join(
+        (
+            rf"(?:(?i:pass(?:word|wd|phrase|code)?|pwd|psw|secret|key|token|credentials?|wort"
+            rf"|contraseña|mot de passe|senha|hasło|пароль)|{CHINESE_NAMES}){_ASSIGNS}",
+            r"PRIVATE KEY|(?i:bearer|basic|token)[ \t]+[A-Za-z0-9._~+/-]{12}",
+            r"//[^\s/@]{1,64}:[^\s/@]{3,64}@",
+            *_TOKEN_STARTS,
+        )
+    ),
+    secret_spans,
+)
