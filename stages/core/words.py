@@ -84,7 +84,7 @@ def words(texts: pl.Series) -> Words:
 
     A word's hash is the same in any process, on any machine and beside any other texts. Different
     words of up to eight bytes have different hashes, others are as unlikely to share one as 64 bits
-    allow.
+    allow. (Python's Unicode tables decide about letters that are newer than they are.)
     """
     hashes = [np.zeros(0, np.uint64)]
     counts = [np.zeros(1, np.int64)]
