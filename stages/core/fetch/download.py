@@ -73,6 +73,15 @@ def download(part: Path, open_at: OpenAt, progress: Progress) -> None:
             time.sleep(max(error.pause_seconds, RETRY_SECONDS[max(failures - 1, 0)]))
 
 
+def caused_by(error: BaseException | None, *kinds: type[BaseException]) -> bool:
+    """Whether an error of these kinds is at the root of another one, or is it itself."""
+    while error is not None:
+        if isinstance(error, kinds):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 # ------------------------------------------------------------------------------------ helpers
 
 

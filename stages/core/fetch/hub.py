@@ -1,5 +1,6 @@
 """Data sets of the Hugging Face Hub."""
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -9,11 +10,14 @@ from typing import Any
 from stages.core.artifacts import write_atomically
 from stages.core.config import HubSource
 from stages.core.errors import UserError
+from stages.core.fetch.download import caused_by
 from stages.core.fetch.records import RECORDS_FILE, write_records
 from stages.core.fetch.snapshots import Progress, Snapshot, keep, part_folder, snapshots, use
 from stages.core.fetch.variables import without_secrets
 
 STATE_FILE = "records.state"
+MEDIA = ("Image", "Audio", "Video", "Pdf", "Nifti")
+BYTES = ("binary", "large_binary")
 
 
 def fetch_hub(source: HubSource, cache: Path, progress: Progress) -> Snapshot:
@@ -25,8 +29,9 @@ def fetch_hub(source: HubSource, cache: Path, progress: Progress) -> Snapshot:
     earlier = snapshots(cache, source)
     if earlier:
         return use(cache, earlier[0])
-    dataset = _call(source, lambda: _load(source))
     part = part_folder(cache, source)
+    with contextlib.chdir(part):  # a folder of the same name would be taken for the data set
+        dataset = _call(source, lambda: _load(source))
     written = _call(source, lambda: write_dataset(dataset, part, progress, source.max_records))
     if written == 0:
         raise UserError(f"{source.name}: split {source.split} has no records; take another one")
@@ -48,6 +53,7 @@ def write_dataset(dataset: Any, part: Path, progress: Progress, max_records: int
 
     The streaming data set's own state, saved behind each frame, says where it goes on.
     """
+    dataset = _text_columns(dataset)
     path, state_path = part / RECORDS_FILE, part / STATE_FILE
     is_stream = hasattr(dataset, "state_dict")
     written = _resume(dataset, path, state_path) if is_stream else 0
@@ -79,15 +85,27 @@ def _load(source: HubSource) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
-    dataset = datasets.load_dataset(
+    return datasets.load_dataset(
         source.name,
         source.config_name or None,
         split=source.split,
         revision=source.revision,
         streaming=source.streaming,
     )
-    # Pictures and sounds stay what is stored of them, so that the message names the column.
-    return dataset.decode(False) if source.streaming else dataset
+
+
+def _text_columns(dataset: Any) -> Any:
+    """The data set without columns of pictures, sounds and other bytes."""
+    features = dataset.features or {}
+    others = [
+        name
+        for name, feature in features.items()
+        if type(feature).__name__ in MEDIA or getattr(feature, "dtype", "") in BYTES
+    ]
+    if not others:
+        return dataset
+    print(f"no text, and so left out: column {', '.join(others)}", flush=True)
+    return dataset.remove_columns(others)
 
 
 def _resume(dataset: Any, path: Path, state_path: Path) -> int:
@@ -105,55 +123,47 @@ def _resume(dataset: Any, path: Path, state_path: Path) -> int:
 
 def _call(source: HubSource, call: Callable[[], Any]) -> Any:
     """What ``call`` returns, the libraries' errors as one line with the cure."""
-    from datasets import exceptions
-    from huggingface_hub import errors
-
     try:
         return call()
     except UserError as error:
         raise UserError(f"{source.name}: {error}") from None
-    except errors.GatedRepoError:
-        cure = "accept its terms on its page, and set $HF_TOKEN to a token of that account"
-        raise UserError(f"{source.name}: is gated: {cure}") from None
-    except errors.RevisionNotFoundError:
-        raise UserError(
-            f"{source.name}: has no commit {source.revision}; take one from its history"
-        ) from None
-    except (errors.RepositoryNotFoundError, exceptions.DatasetNotFoundError) as error:
-        if _is_offline(error):
-            raise _unreachable(source, error) from None
-        raise UserError(
-            f"{source.name}: the hub has no such data set for this account (commit "
-            f"{source.revision[:10]}); correct the name or commit, or set $HF_TOKEN where it is "
-            "private"
-        ) from None
     except Exception as error:
-        if _is_offline(error):
-            raise _unreachable(source, error) from None
-        if isinstance(error, ValueError | RuntimeError | exceptions.DatasetsError):
-            raise UserError(f"{source.name}: {_line(error)}") from None
-        raise
+        message = _message(source, error)
+        if not message:
+            raise
+        raise UserError(f"{source.name}: {message}") from None
 
 
-def _is_offline(error: BaseException | None) -> bool:
-    """Whether the network is at the root of an error, or was switched off."""
+def _message(source: HubSource, error: Exception) -> str:
+    """What an error is to the user, with the cure; empty where it is a defect."""
     import httpx
-    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+    from datasets import exceptions
+    from huggingface_hub import errors
 
-    kinds = (httpx.TransportError, ConnectionError, LocalEntryNotFoundError, OfflineModeIsEnabled)
-    while error is not None:
-        if isinstance(error, kinds):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    if caused_by(error, errors.GatedRepoError):
+        return "is gated: accept its terms on its page, and set $HF_TOKEN to that account's token"
+    if caused_by(error, errors.RevisionNotFoundError):
+        return f"has no commit {source.revision}; take one from the history on its page"
+    away = (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)
+    if caused_by(error, httpx.TransportError, ConnectionError, *away):
+        return _unreachable(error)
+    if caused_by(error, errors.RepositoryNotFoundError, exceptions.DatasetNotFoundError):
+        return (
+            "the hub has no such data set for this account; correct the name, or set $HF_TOKEN "
+            "where it is private"
+        )
+    if isinstance(error, ValueError | RuntimeError | exceptions.DatasetsError):
+        return _line(error)
+    return ""
 
 
-def _unreachable(source: HubSource, error: Exception) -> UserError:
-    offline = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("HF_DATASETS_OFFLINE")
-    why = "HF_HUB_OFFLINE is set" if offline else f"{_line(error)}"
-    return UserError(
-        f"{source.name}: the hub cannot be reached ({why}); with a network, run again (what has "
-        "come is kept), else download it elsewhere and give its files with paths=…"
+def _unreachable(error: Exception) -> str:
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    why = "HF_HUB_OFFLINE is set" if HF_HUB_OFFLINE else _line(error)
+    return (
+        f"the hub cannot be reached ({why}); with a network, run again (what has come is kept), "
+        "else download it elsewhere and give its files with paths=…"
     )
 
 

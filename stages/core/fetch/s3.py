@@ -102,7 +102,8 @@ def _client(source: S3Source) -> Any:
         s3={"addressing_style": "path" if endpoint else "auto"},
     )
     with _errors(source):
-        return boto3.client("s3", endpoint_url=endpoint, config=config)
+        # A session of its own: the default one keeps the credentials that it saw first.
+        return boto3.session.Session().client("s3", endpoint_url=endpoint, config=config)
 
 
 def _list(client: Any, source: S3Source, bucket: str, prefix: str) -> list[_Object]:
@@ -175,7 +176,7 @@ def _download(client: Any, bucket: str, item: _Object, file: Path, progress: Pro
         try:
             answer = client.get_object(Bucket=bucket, Key=item.key, IfMatch=item.etag, **options)
             yield Answer(chunks(answer["Body"]), start, item.size_bytes, item.etag)
-        except exceptions.HTTPClientError as error:
+        except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
             raise TransientError(str(error)) from error
 
     def chunks(body: Any) -> Iterator[bytes]:
@@ -205,7 +206,7 @@ def _errors(source: S3Source) -> Iterator[None]:
         ) from None
     except exceptions.ClientError as error:
         raise _refusal(shown, source, error.response.get("Error", {})) from None
-    except (exceptions.HTTPClientError, TransientError) as error:
+    except (exceptions.ConnectionError, exceptions.HTTPClientError, TransientError) as error:
         message = without_secrets(str(error), source.endpoint_url)
         raise UserError(
             f"{shown}: {message}; check the endpoint and the network, and run again (what has come "

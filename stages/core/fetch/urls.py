@@ -14,7 +14,7 @@ import httpx
 from stages.core.artifacts import file_digest
 from stages.core.config import UrlSource
 from stages.core.errors import UserError, without_passwords
-from stages.core.fetch.download import Answer, TransientError, download
+from stages.core.fetch.download import Answer, TransientError, caused_by, download
 from stages.core.fetch.snapshots import (
     Progress,
     Snapshot,
@@ -201,12 +201,12 @@ class _Fetcher:
         if isinstance(error, httpx.TimeoutException):
             seconds = TIMEOUT.connect if isinstance(error, httpx.ConnectTimeout) else TIMEOUT.read
             return TransientError(f"no answer within {seconds:.0f} s")
-        if _caused_by(error, ssl.SSLError):
+        if caused_by(error, ssl.SSLError):
             return UserError(
                 f"{self.shown}: no safe connection ({message}); correct the address, or name the "
                 "certificates of your own authority with $SSL_CERT_FILE"
             )
-        if _caused_by(error, socket.gaierror):
+        if caused_by(error, socket.gaierror):
             return TransientError(f"the name {host} is not known here (no network, or misspelt)")
         if isinstance(error, httpx.TooManyRedirects):
             return UserError(f"{self.shown}: leads in a circle; correct the address")
@@ -274,11 +274,3 @@ def _pause(headers: Mapping[str, str]) -> float:
     """Seconds that the server asks to wait."""
     text = headers.get("Retry-After", "")
     return float(text) if text.isdigit() else 0.0
-
-
-def _caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
-    while error is not None:
-        if isinstance(error, kind):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -27,6 +27,9 @@ class FileServer(ThreadingHTTPServer):
         """The next answers are these errors."""
         self.requests: list[dict[str, str]] = []
 
+    def handle_error(self, request: object, address: object) -> None:
+        """That a client goes away is nothing to show."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
