@@ -16,10 +16,11 @@ from flows.environment import STAGE_ENVIRONMENT
 from flows.places import DATA_KINDS
 from flows.refusals import refused
 from flows.stage_task import RETRY_DELAYS_SECONDS, is_crash, listeners
-from stages.core.artifacts import data_root, write_atomically
+from stages.core.artifacts import write_atomically
 from stages.core.config import CollectConfig, Compute, PipelineConfig
 from stages.core.contracts import CollectInputs
 from stages.core.errors import UserError
+from stages.core.fetch import cache_folder
 from stages.core.launch import SPEC_FILE, run_process
 
 NAME = "fetch"
@@ -70,7 +71,7 @@ def fetch(config: CollectConfig, compute: Compute) -> Any:
 
 
 def _run(config: CollectConfig, compute: Compute) -> CollectInputs:
-    cache = data_root() / "cache" / "sources"
+    cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     on_line, on_progress = listeners(NAME)
     with tempfile.TemporaryDirectory(prefix=f".{NAME}-", dir=cache) as name:

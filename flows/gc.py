@@ -32,6 +32,7 @@ from flows.waste import (
 from stages.core import tracking
 from stages.core.artifacts import RESULT_FILE, data_root
 from stages.core.errors import UserError
+from stages.core.fetch.snapshots import PART, SNAPSHOT_FILE, cache_folder
 from stages.core.launch import SPEC_FILE
 
 REPLAY_FILE = re.compile(r"(.+)-\d{8}-\d{6}\.json")
@@ -103,6 +104,7 @@ def find(keep_runs: int, older_than_days: float) -> tuple[list[Waste], list[Path
                 Waste(place.checkpoints, why, place.changed(), size, key, only_checkpoints=True)
             )
     found += [*_leftovers(oldest), *_replay_files(oldest, keep_runs), *_downloads(oldest)]
+    found += _snapshots(oldest, needed)
     return found, elsewhere
 
 
@@ -146,21 +148,27 @@ def _with_inputs(keys: frozenset[Key] | set[Key]) -> set[Key]:
 
 def _results_in(value: Any) -> Iterator[Key]:
     """The stages' results that artifacts in ``value`` lie in."""
+    for parts in _places_in(value):
+        if parts[0] == "runs" and len(parts) > 2:
+            yield parts[1], parts[2]
+
+
+def _places_in(value: Any) -> Iterator[tuple[str, ...]]:
+    """Where the artifacts in ``value`` lie that are below the data root."""
     if isinstance(value, dict) and {"kind", "path", "digest"} <= value.keys():
         path = data_root() / str(value["path"])
-        if path.is_relative_to(data_root()):
-            parts = path.relative_to(data_root()).parts
-            if parts[0] == "runs" and len(parts) > 2:
-                yield parts[1], parts[2]
+        if path.is_relative_to(data_root()) and path != data_root():
+            yield path.relative_to(data_root()).parts
     elif isinstance(value, dict):
-        yield from (key for item in value.values() for key in _results_in(item))
+        yield from (parts for item in value.values() for parts in _places_in(item))
     elif isinstance(value, list):
-        yield from (key for item in value for key in _results_in(item))
+        yield from (parts for item in value for parts in _places_in(item))
 
 
 def _leftovers(oldest: float) -> Iterator[Waste]:
     folders = [data_root() / "runs" / stage for stage in OUTPUTS]
-    for path in (path for folder in [*folders, *_hub_caches()] for path in entries(folder)):
+    folders += [*_hub_caches(), cache_folder(), *_source_folders()]
+    for path in (path for folder in folders for path in entries(folder)):
         changed = changed_at(path)
         if path.name.startswith(REMOVED):
             yield Waste(path, "an interrupted rlhf gc", changed, num_bytes(path))
@@ -185,6 +193,25 @@ def _downloads(oldest: float) -> Iterator[Waste]:
         changed = changed_at(path)
         if path.is_dir() and not path.name.startswith(".") and changed <= _idle(oldest):
             yield Waste(path, "a download, made again when needed", changed, num_bytes(path))
+
+
+def _snapshots(oldest: float, needed: set[Key]) -> Iterator[Waste]:
+    """What was fetched and no kept run collected from; an interrupted fetch would go on."""
+    used = set()
+    for stage, key in needed:
+        if stage == "collect":
+            spec = _json(data_root() / "runs" / stage / key / SPEC_FILE)
+            used |= {data_root().joinpath(*parts[:4]) for parts in _places_in(spec)}
+    for path in (path for folder in _source_folders() for path in entries(folder)):
+        changed = changed_at(path / SNAPSHOT_FILE) or changed_at(path)
+        if path not in used and not path.name.startswith(REMOVED) and changed <= _idle(oldest):
+            why = "an interrupted fetch" if path.name == PART else "no kept run collected from it"
+            yield Waste(path, why, changed, num_bytes(path))
+
+
+def _source_folders() -> list[Path]:
+    """One for each source, with a snapshot for each content that it had."""
+    return [path for path in entries(cache_folder()) if path.is_dir() and path.name[0] != "."]
 
 
 def _hub_caches() -> list[Path]:

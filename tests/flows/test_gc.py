@@ -379,3 +379,27 @@ def test_the_command_lists_then_removes_what_mlflow_can_give_back(
     assert tracking.fetch("sft", A) is not None
     with pytest.raises(SystemExit):
         cli.main(["gc", "--older-than", "-1"])
+
+
+def test_a_snapshot_goes_that_no_kept_run_collected_from(
+    data_root: Path, make: Callable[..., Path], run: Callable[..., str]
+) -> None:
+    source = data_root / "cache" / "sources" / "0123456789ab"
+    for name in (A, B, C, ".part"):
+        (source / name).mkdir(parents=True)
+        (source / name / "rows.jsonl").write_text("{}\n")
+        (source / name / "snapshot.json").write_text("{}")
+    (source.parent / ".fetch-xyz").mkdir()
+    (source.parent / ".fetch-xyz" / "spec.json").write_text("{}")
+    make("collect", D, [f"cache/sources/0123456789ab/{A}/rows.jsonl"])
+    make("clean", B, [f"runs/collect/{D}/sft"])
+    run(("clean", B))
+    age(data_root / "cache", 10)
+    os.utime(source / C / "snapshot.json")  # as a run does that takes it
+    assert found() == {
+        f"0123456789ab/{B}": "no kept run collected from it",
+        "0123456789ab/.part": "an interrupted fetch",
+        "sources/.fetch-xyz": "an interrupted fetch",
+    }
+    sweep()
+    assert {path.name for path in source.iterdir()} == {A, C}

@@ -1,20 +1,17 @@
-"""Fetch data from URLs, the Hub, databases and S3 into snapshots below ``cache/sources``.
+"""Data from URLs, the Hub, databases and S3 as snapshots below ``cache/sources``.
 
-Runs in a process of its own (``python -m stages.core.fetch``), before collect reads the files.
+They are fetched in a process of their own (``python -m stages.core.fetch``), before collect reads
+the files. What is imported here is light: flows and collect look snapshots up.
 """
 
-from pathlib import Path
-
-from stages.core.config import HubSource, S3Source, Source, SQLSource, UrlSource
-from stages.core.errors import without_passwords
 from stages.core.fetch.snapshots import (
     SNAPSHOT_FILE,
     Progress,
     Snapshot,
     SnapshotFile,
     cache_folder,
-    locked,
     read_snapshot,
+    snapshot_of,
 )
 
 __all__ = [
@@ -23,51 +20,6 @@ __all__ = [
     "Snapshot",
     "SnapshotFile",
     "cache_folder",
-    "fetch",
     "read_snapshot",
     "snapshot_of",
-    "source_name",
 ]
-
-
-def fetch(source: Source, cache: Path, progress: Progress) -> Snapshot:
-    """The source's content as it is now, fetched only where it has changed.
-
-    Raises:
-        UserError: one line with the cure.
-    """
-
-    def wait() -> None:
-        print(f"{source_name(source)}: another run is fetching it; waiting for that", flush=True)
-
-    with locked(cache, source, wait):
-        if isinstance(source, UrlSource):
-            from stages.core.fetch.urls import fetch_url
-
-            return fetch_url(source, cache, progress)
-        if isinstance(source, HubSource):
-            from stages.core.fetch.hub import fetch_hub
-
-            return fetch_hub(source, cache, progress)
-        if isinstance(source, SQLSource):
-            from stages.core.fetch.databases import fetch_sql
-
-            return fetch_sql(source, cache, progress)
-        assert isinstance(source, S3Source)
-        from stages.core.fetch.s3 import fetch_s3
-
-        return fetch_s3(source, cache, progress)
-
-
-def source_name(source: Source) -> str:
-    """How messages call it."""
-    return source.name if isinstance(source, HubSource) else without_passwords(source.url)
-
-
-def snapshot_of(path: Path) -> Snapshot | None:
-    """The snapshot that a file below the cache belongs to; None for any other file."""
-    cache = cache_folder()
-    if not path.is_relative_to(cache):
-        return None
-    parts = path.relative_to(cache).parts
-    return read_snapshot(cache.joinpath(*parts[:2])) if len(parts) > 2 else None

@@ -17,7 +17,8 @@ from stages.core.artifacts import Artifact, data_root, write_atomically
 from stages.core.config import CollectConfig, Source
 from stages.core.contracts import CollectInputs
 from stages.core.errors import UserError
-from stages.core.fetch import Snapshot, cache_folder, fetch, source_name
+from stages.core.fetch.snapshots import Snapshot, cache_folder
+from stages.core.fetch.sources import fetch, source_name
 from stages.core.launch import SPEC_FILE
 from stages.core.process import end_well, is_disk_full, refuse
 from stages.core.schemas import DATA_KINDS

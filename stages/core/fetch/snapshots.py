@@ -89,6 +89,15 @@ def read_snapshot(folder: Path) -> Snapshot | None:
         return None
 
 
+def snapshot_of(path: Path) -> Snapshot | None:
+    """The snapshot that a file below the cache belongs to; None for any other file."""
+    cache = cache_folder()
+    if not path.is_relative_to(cache):
+        return None
+    parts = path.relative_to(cache).parts
+    return read_snapshot(cache.joinpath(*parts[:2])) if len(parts) > 2 else None
+
+
 @contextlib.contextmanager
 def locked(cache: Path, source: Source, wait: Callable[[], None]) -> Iterator[None]:
     """Keep other runs from fetching the same source meanwhile; ``wait`` is called where one does,

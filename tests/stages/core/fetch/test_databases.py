@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from stages.core.config import SQLSource
 from stages.core.errors import UserError
-from stages.core.fetch import fetch
 from stages.core.fetch.records import RECORDS_FILE, encode_record
+from stages.core.fetch.sources import fetch
 from stages.core.sources import read_records
 
 

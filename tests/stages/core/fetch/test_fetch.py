@@ -13,8 +13,9 @@ from stages.core.artifacts import file_digest
 from stages.core.config import CollectConfig, DataSource, UrlSource
 from stages.core.contracts import CollectInputs
 from stages.core.fetch import __main__ as process
-from stages.core.fetch import cache_folder, fetch
+from stages.core.fetch import cache_folder
 from stages.core.fetch.snapshots import locked
+from stages.core.fetch.sources import fetch
 
 
 def quiet(done, total, unit):
@@ -89,7 +90,7 @@ def test_the_cache_lies_below_the_data_root(tmp_path):
 
 def test_nothing_heavy_is_imported_before_it_is_needed():
     names = ("torch", "transformers", "datasets", "sqlalchemy", "boto3", "prefect", "httpx")
-    code = f"import sys, stages.core.fetch; print([n for n in {names} if n in sys.modules])"
+    code = f"import sys, stages.core.fetch.sources; print([n for n in {names} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 

@@ -15,9 +15,10 @@ from pydantic import ValidationError
 
 from stages.core.config import HubSource
 from stages.core.errors import UserError
-from stages.core.fetch import Snapshot, fetch, records
+from stages.core.fetch import Snapshot, records
 from stages.core.fetch.hub import write_dataset
 from stages.core.fetch.records import RECORDS_FILE
+from stages.core.fetch.sources import fetch
 from stages.core.sources import read_records
 
 COMMIT = "a" * 40
@@ -104,7 +105,7 @@ FETCH = """
 import json, pathlib, sys
 from stages.core.config import HubSource
 from stages.core.errors import UserError
-from stages.core.fetch import fetch
+from stages.core.fetch.sources import fetch
 cache = pathlib.Path(sys.argv[1])
 for setting in json.loads(sys.argv[2]):
     try:

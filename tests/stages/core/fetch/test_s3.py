@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from stages.core.config import S3Source
 from stages.core.errors import UserError
-from stages.core.fetch import fetch, read_snapshot
+from stages.core.fetch import read_snapshot
 from stages.core.fetch.snapshots import PART, source_folder
+from stages.core.fetch.sources import fetch
 
 ROWS = b"".join(b'{"text": "line %d"}\n' % n for n in range(20_000))
 PAGE = 2

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from stages.core.config import UrlSource
 from stages.core.errors import UserError
-from stages.core.fetch import fetch, read_snapshot, snapshot_of, urls
+from stages.core.fetch import read_snapshot, snapshot_of, urls
 from stages.core.fetch.snapshots import PART, source_folder
+from stages.core.fetch.sources import fetch
 
 ROWS = b"".join(b'{"text": "line %d"}\n' % n for n in range(20_000))
 """About half a megabyte."""
