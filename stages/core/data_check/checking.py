@@ -14,6 +14,7 @@ from stages.core.data_check.kind_check import KindCheck
 from stages.core.data_check.lengths import CHARACTERS_A_TOKEN, Lengths
 from stages.core.data_check.repeats import Hashes, Place, asked_hashes
 from stages.core.errors import UserError
+from stages.core.evaluation_overlap import EvaluationIndex, evaluation_texts
 from stages.core.schemas import DATA_KINDS, DataKind
 from stages.core.sources import DOCUMENT_FORMATS, file_format, read_records, source_files
 from stages.core.usual_names import mapping_hint
@@ -49,7 +50,10 @@ def check_files(
         raise UserError(f"--kind {kind}: must be one of {', '.join(DATA_KINDS)}")
     files = source_files(tuple(map(str, paths)))
     others = source_files(tuple(map(str, held_out)))
-    check = _Check(files, Lengths(tokenizer), context, dict(columns or {}))
+    overlap_index = (
+        evaluation_index(source_files(tuple(map(str, evaluation)))) if evaluation else None
+    )
+    check = _Check(files, Lengths(tokenizer), context, dict(columns or {}), overlap_index)
     for file in others:
         check.read_held_out(file, kind)
     for index in range(len(files)):
@@ -57,17 +61,30 @@ def check_files(
     return check.report()
 
 
+def evaluation_index(files: Sequence[Path]) -> EvaluationIndex:
+    """The index of these files, each a set of its own."""
+    names = _short_names(files)
+    sets = zip(names, map(evaluation_texts, files), strict=True)
+    return EvaluationIndex.build(dict(sets))
+
+
 class _Check:
     """The state of one check."""
 
     def __init__(
-        self, files: Sequence[Path], lengths: Lengths, context: int, columns: dict[str, str]
+        self,
+        files: Sequence[Path],
+        lengths: Lengths,
+        context: int,
+        columns: dict[str, str],
+        evaluation: EvaluationIndex | None,
     ) -> None:
         self.files = files
         self.names = _short_names(files)
         self.lengths = lengths
         self.context = context
         self.columns = columns
+        self.evaluation = evaluation
         self.tally = Tally()
         self.kinds: dict[DataKind, KindCheck] = {}
         self.held_out: dict[DataKind, list[Hashes]] = {}
@@ -149,6 +166,7 @@ class _Check:
             lengths=self.lengths,
             context=self.context,
             held_out=np.concatenate(held_out) if held_out else None,
+            evaluation=self.evaluation,
         )
         return self.kinds[kind]
 

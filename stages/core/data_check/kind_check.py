@@ -13,8 +13,10 @@ from stages.core.data_check.lengths import Lengths
 from stages.core.data_check.repeats import Fingerprints, Hashes, Place, asked_hashes
 from stages.core.data_check.rows import Batch
 from stages.core.data_check.texts import special_token_pattern, text_hits
+from stages.core.evaluation_overlap import EvaluationIndex
 from stages.core.schemas import DataKind
 from stages.core.wording import percent
+from stages.core.words import words
 
 BIASED_SHARES = 0.35, 0.65
 """Of pairs whose chosen reply is the longer one; outside, length alone tells much of the label."""
@@ -23,9 +25,6 @@ BIAS_PAIRS = 40
 IMBALANCE = 10
 """Times as many records of the commonest label as of the rarest one."""
 MAX_LABELS = 10_000
-
-Overlaps = Callable[[Sequence[str]], Sequence[str]]
-"""For each text the name of the evaluation set that it shares 13 words in a row with, or ""."""
 
 
 class KindCheck:
@@ -39,14 +38,14 @@ class KindCheck:
         lengths: Lengths,
         context: int,
         held_out: Hashes | None = None,
-        overlaps: Overlaps | None = None,
+        evaluation: EvaluationIndex | None = None,
     ) -> None:
         self.kind = kind
         self.tally = tally
         self.lengths = lengths
         self.context = context
         self.held_out = held_out
-        self.overlaps = overlaps
+        self.evaluation = evaluation
         self.pattern = special_token_pattern(lengths.special_tokens)
         self.fingerprints = Fingerprints(kind)
         self.found: dict[str, Counter[str]] = {}
@@ -127,12 +126,14 @@ class KindCheck:
         if self.held_out is not None:
             leaks = rows.filter(np.isin(asked_hashes(rows, asked), self.held_out))
             self._add_rows("leak", name, leaks, asked)
-        if self.overlaps is not None:
-            texts = pl.concat_str(TEXTS[self.kind], separator="\n\n")
-            sets = self.overlaps(rows.select(texts).to_series().to_list())
-            hits = pl.Series("set", sets, dtype=pl.String)
-            for one in sorted(set(sets) - {""}):
-                self._add_rows("evaluation-overlap", name, rows.filter(hits == one), asked, one)
+        if self.evaluation is not None:
+            texts = rows.select(pl.concat_str(TEXTS[self.kind], separator="\n\n")).to_series()
+            hits = self.evaluation.hits(words(texts))
+            for (name_of_set,), found in hits.group_by("set", maintain_order=True):
+                overlapping = rows[found["index"]]
+                self._add_rows(
+                    "evaluation-overlap", name, overlapping, asked, group=str(name_of_set)
+                )
 
     def _add_rows(
         self, code: str, name: str, rows: pl.DataFrame, field: str, group: str = ""

@@ -4,22 +4,29 @@ Arrow refuses whatever is not plain: wrong types, duplicate keys, broken lines. 
 refuses is left to be read line by line, with care.
 """
 
+import re
 from collections.abc import Mapping
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.json
+from pydantic_core import from_json
 
 from stages.core.data_check.blocks import BOM, Block
 from stages.core.data_check.columns import MARK_COLUMNS, TEXTS
 from stages.core.data_check.lines import may_be_not_finite
-from stages.core.data_check.rows import Batch, parsed_rows
+from stages.core.data_check.rows import Batch, Fields, parsed_rows
 from stages.core.schemas import DataKind, columns
 from stages.core.sources import MAX_RECORD_BYTES
 
 HH_PROMPT_END = "\n\nAssistant:"
 """Prompts that end so are dialogues in one string, for ``parse_row`` to take apart."""
-ROWS_AT_ONCE = 2000
+
+SPACES = "".join(filter(str.isspace, map(chr, range(0x3001))))
+"""All that Python takes for white space."""
+NOT_BLANK = r"[^\s\x1c-\x1f]"
+WHITE_SPACE = r"[\s\x1c-\x1f]+"
+BLANK_LINE = re.compile(rb"(?:\A|\n)[ \t\r]*\n")
 
 
 def plain_batch(block: Block, kind: DataKind, mapping: Mapping[str, str]) -> Batch | None:
@@ -48,10 +55,11 @@ def plain_batch(block: Block, kind: DataKind, mapping: Mapping[str, str]) -> Bat
         return None  # Arrow takes them for numbers
     simple = _simple_rows(frame, kind, mapping)
     is_simple = frame.select(simple.fill_null(value=False)).to_series()
-    rest = frame.filter(~is_simple)
-    others = (
-        (row.pop("line"), row) for row in rest.iter_rows(named=True, buffer_size=ROWS_AT_ONCE)
-    )
+    # As they are in the file: Arrow gives each record all columns of the block.
+    try:
+        others = _records_at(data, first, line.filter(~is_simple).to_list())
+    except ValueError:
+        return None
     texts = (pl.col(mapping.get(name, name)).alias(name) for name in TEXTS[kind])
     label = [_label(mapping.get("label", "label"))] if kind == "labelled" else []
     rows = frame.filter(is_simple).select("line", *texts, *label)
@@ -60,6 +68,13 @@ def plain_batch(block: Block, kind: DataKind, mapping: Mapping[str, str]) -> Bat
         rows = pl.concat([rows, other_rows]).sort("line")
     notes = {"crlf": data.count(b"\r\n")}
     return Batch(rows, _frame_marks(frame), faults, table.num_rows, len(data), notes)
+
+
+def _records_at(data: bytes, first: int, numbers: list[int]) -> list[tuple[int, Fields]]:
+    if not numbers:
+        return []
+    lines = data.split(b"\n")
+    return [(number, from_json(lines[number - first])) for number in numbers]
 
 
 def _arrow_table(data: bytes, kind: DataKind, mapping: Mapping[str, str]) -> pa.Table | None:
@@ -74,8 +89,16 @@ def _arrow_table(data: bytes, kind: DataKind, mapping: Mapping[str, str]) -> pa.
         )
     except (pa.ArrowException, ValueError):
         return None
-    num_lines = data.count(b"\n") + (not data.endswith(b"\n"))
-    return table if table.num_rows == num_lines else None
+    return table if table.num_rows == _num_objects(data) else None
+
+
+def _num_objects(data: bytes) -> int:
+    """Lines, if each is an object: none is blank, and each ends as one; else -1."""
+    if not data.endswith(b"\n"):
+        data += b"\n"
+    num_lines = data.count(b"\n")
+    num_ends = data.count(b"}\n") or data.count(b"}\r\n")
+    return num_lines if num_ends == num_lines and not BLANK_LINE.search(data) else -1
 
 
 def _holds_floats(dtype: object) -> bool:
@@ -89,12 +112,12 @@ def _holds_floats(dtype: object) -> bool:
 def _simple_rows(frame: pl.DataFrame, kind: DataKind, mapping: Mapping[str, str]) -> pl.Expr:
     """Which rows are as ``parse_row`` would return them; the others it has to judge."""
     texts = [pl.col(mapping.get(name, name)) for name in TEXTS[kind]]
-    simple = pl.all_horizontal([text.str.contains(r"\S") for text in texts])
+    simple = pl.all_horizontal([text.str.contains(NOT_BLANK) for text in texts])
     if kind in ("sft", "prompts"):
         simple &= ~texts[0].str.contains(HH_PROMPT_END, literal=True)
     if kind == "preferences":
         simple &= ~texts[0].str.contains(HH_PROMPT_END, literal=True)
-        simple &= texts[1].str.strip_chars() != texts[2].str.strip_chars()
+        simple &= texts[1].str.strip_chars(SPACES) != texts[2].str.strip_chars(SPACES)
     for name in columns(kind):
         column = mapping.get(name, name)
         if name not in TEXTS[kind] and column in frame.columns:
@@ -106,7 +129,7 @@ def _simple_extra(name: str, dtype: pl.DataType, column: pl.Expr) -> pl.Expr:
     if dtype == pl.Null:
         return pl.lit(value=name != "label")
     if name == "label":
-        is_text = column.str.contains(r"\S") if dtype == pl.String else column.is_not_null()
+        is_text = column.str.contains(NOT_BLANK) if dtype == pl.String else column.is_not_null()
         return is_text if dtype in (pl.String, pl.Boolean) or dtype.is_integer() else pl.lit(False)
     plain = {
         "id": dtype == pl.String or dtype.is_numeric(),
@@ -121,7 +144,7 @@ def _simple_extra(name: str, dtype: pl.DataType, column: pl.Expr) -> pl.Expr:
 def _label(column: str) -> pl.Expr:
     """As the schema writes labels: 1 → 1, true → true, white space collapsed."""
     text = pl.col(column).cast(pl.String)
-    return text.str.replace_all(r"\s+", " ").str.strip_chars().alias("label")
+    return text.str.replace_all(WHITE_SPACE, " ").str.strip_chars(" ").alias("label")
 
 
 def _frame_marks(frame: pl.DataFrame) -> pl.DataFrame:

@@ -238,6 +238,15 @@ def test_what_is_also_held_out(write, found):
     assert found(report) == {"leak": (1, "", ["data.jsonl:2"])}
 
 
+def test_thirteen_words_of_an_evaluation_set(write, found):
+    question = "which of the seven colours of the rainbow is the one nearest to the ground"
+    item = {"question": f"{question}?", "choices": ["red", "violet"]}
+    evaluation = write([item, {"question": "Why 1?"}], "exam.jsonl")
+    records = [sft(1), {"prompt": "Tell me:", "completion": f"I wonder {question.upper()}, then."}]
+    report = check_files([write(records)], evaluation=[evaluation])
+    assert found(report) == {"evaluation-overlap": (1, "exam.jsonl", ["data.jsonl:2"])}
+
+
 def test_columns_that_name_benchmarks(write, found):
     records = [
         sft(1) | {"template": "super_glue_rte_guess"},

@@ -39,3 +39,25 @@ def test_the_evaluation_templates_of_t0():
     (named,) = (item for item in report.findings if item.code == "evaluation-template")
     assert "commonsense_qa 290×" in named.detail
     assert "cosmos_qa 270×" in named.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("sft/t0_p3_6k", []),
+        ("sft/gsm8k_train", []),
+        ("sft/dolly_hhrlhf_train_small", [357, 382, 390]),
+        ("preferences/ultrafeedback_train", [648, 909]),
+    ],
+)
+def test_the_overlap_with_boolq(name, lines):
+    """A look at all 13-grams as Python tuples found the same records."""
+    evaluation = SHARED / "eval/super_glue/boolq/validation.jsonl.gz"
+    report = check_files([SHARED / f"{name}.jsonl.gz"], evaluation=[evaluation])
+    places = [
+        example.place
+        for finding in report.findings
+        if finding.code == "evaluation-overlap"
+        for example in finding.examples
+    ]
+    assert places == [f"{Path(name).name}.jsonl.gz:{line}" for line in lines]
