@@ -28,6 +28,7 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,7 @@ from cleaning_figures import (
     median,
     print_scores,
     print_speed,
+    print_steps,
     read_datatrove,
     read_ours,
     read_truth,
@@ -84,7 +86,9 @@ def main() -> None:
             progress(f"round {round_ + 1}: {side}: {runs[side][-1]}")
             if not round_:
                 scores[side] = bench.score(side)
-    print_speed(runs, {side: bench.size(side) for side in runs})
+    sizes = {side: bench.size(side) for side in runs}
+    print_speed(runs, sizes)
+    print_steps(runs, sizes)
     print_scores(scores)
     print(json.dumps(to_json(bench, runs, scores)))
 
@@ -202,6 +206,7 @@ def to_json(
         megabytes, documents = bench.size("ours")
         cpu = median(ours, "cpu_seconds")
         found["mb_per_s_core"] = megabytes / cpu
+        found["mb_per_s_core_without_index"] = megabytes / without_index(ours)
         found["documents_per_s_core"] = documents / cpu
         found["peak_mb"] = median(ours, "peak_mb")
         found |= {name: scores["ours"][name] for name in SUMMARY}
@@ -210,11 +215,11 @@ def to_json(
             their.cpu_seconds / our.cpu_seconds for their, our in zip(theirs, ours, strict=True)
         ]
         found["ratio_vs_datatrove"] = median(theirs, "cpu_seconds") / cpu
+        found["ratio_without_index"] = without_index(theirs) / without_index(ours)
         found["ratio_by_round"] = [round(ratio, 2) for ratio in ratios]
     if ours and default:
-        without_index = default[0].cpu_seconds - default[0].steps["index of evaluation data"]
-        rate = without_index / bench.size("datatrove, default words")[0]
-        found["ratio_vs_datatrove_default"] = rate / (cpu / megabytes)
+        theirs_per_mb = without_index(default) / bench.size("datatrove, default words")[0]
+        found["ratio_vs_datatrove_default"] = theirs_per_mb / (without_index(ours) / megabytes)
     if ours and two:
         found["speedup_two_workers"] = median(ours, "wall_seconds") / median(two, "wall_seconds")
         found["peak_mb_two_workers"] = median(two, "peak_mb")
@@ -222,6 +227,14 @@ def to_json(
         name: round(value, 4) if isinstance(value, float) else value
         for name, value in found.items()
     }
+
+
+def without_index(runs: list[Measured]) -> float:
+    """CPU-seconds without those for the index of evaluation data, which are the same for a corpus
+    of any size."""
+    return statistics.median(
+        run.cpu_seconds - run.steps["index of evaluation data"] for run in runs
+    )
 
 
 def progress(line: str) -> None:

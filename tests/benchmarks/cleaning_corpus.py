@@ -19,6 +19,7 @@ import argparse
 import base64
 import gzip
 import json
+import re
 import string
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -253,11 +254,13 @@ class Corpus:
         if document.origin == "prose" or document.text.isascii():
             document.text = typographic(document.text, self._rng)
         text = document.text
-        document.passages = [
+        passages = [
             text[max(0, place - 10) : place + 10].strip()
             for place, letter in enumerate(text)
             if letter > "\x7f"
-        ][:20]
+        ]
+        # Some sources were garbled before.
+        document.passages = [part for part in passages if not re.search("[âÃ@]", part)][:20]
         document.fault = "mojibake"
         document.text = misread(text)
         return document

@@ -64,7 +64,7 @@ class Clock:
     def step(self, name: str) -> Iterator[None]:
         before = cpu_seconds()
         yield
-        self.steps[name] = cpu_seconds() - before
+        self.steps[name] = self.steps.get(name, 0.0) + cpu_seconds() - before
 
 
 def cpu_seconds() -> float:

@@ -3,6 +3,8 @@
 Telephone numbers are valid by ``phonenumbers`` and belong, by chance, to somebody or to nobody.
 """
 
+import base64
+import json
 import string
 from collections.abc import Callable
 from typing import NamedTuple
@@ -222,10 +224,14 @@ def token(prefix: str, count: int, alphabet: str = string.ascii_letters + string
 
 
 def web_token(rng: Random) -> str:
-    return f"eyJhbGciOiJIUzI1NiJ9.eyJ{characters(rng, 40)}.{characters(rng, 43)}"
+    """A JSON Web Token: two objects and a signature, in base64url."""
+    claims = {"sub": digits(rng, 10), "name": pick(rng, NAMES), "iat": int(digits(rng, 9))}
+    parts = [json.dumps(part).encode() for part in ({"alg": "HS256", "typ": "JWT"}, claims)]
+    encoded = [base64.urlsafe_b64encode(part) for part in (*parts, rng.bytes(32))]
+    return ".".join(part.decode().rstrip("=") for part in encoded)
 
 
-UPPER = string.ascii_uppercase + string.digits
+BASE32 = string.ascii_uppercase + "234567"
 MOBILE, FIXED = PhoneNumberType.MOBILE, PhoneNumberType.FIXED_LINE
 INTERNATIONAL, NATIONAL = PhoneNumberFormat.INTERNATIONAL, PhoneNumberFormat.NATIONAL
 
@@ -265,7 +271,7 @@ PERSONAL: dict[str, dict[str, Callable[[Random], str]]] = {
         "US": american_id,
     },
     "secret": {
-        "AWS": token("AKIA", 16, UPPER),
+        "AWS": token("AKIA", 16, BASE32),
         "GitHub": token("ghp_", 36),
         "OpenAI": token("sk-proj-", 48),
         "Slack": lambda rng: f"xoxb-{digits(rng, 12)}-{digits(rng, 12)}-{characters(rng, 24)}",
