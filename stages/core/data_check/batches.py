@@ -1,20 +1,21 @@
 """A file's records in batches, of whatever format."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 
+from stages.core import formats
 from stages.core.data_check.blocks import BOM, Block, DamagedFileError, blocks
 from stages.core.data_check.columns import TEXTS
 from stages.core.data_check.findings import excerpt
+from stages.core.data_check.layout import Fields, Layout
 from stages.core.data_check.lines import read_line
 from stages.core.data_check.plain_blocks import plain_batch
-from stages.core.data_check.rows import Batch, Convert, Fault, Fields, field_marks, parsed_rows
+from stages.core.data_check.rows import Batch, Fault, field_marks, parsed_rows
 from stages.core.errors import UserError
-from stages.core.schemas import DataKind
 from stages.core.sources import CUT_OFF, Record, file_format, read_records
 
 RECORDS_A_BATCH = 2000
@@ -46,36 +47,34 @@ def first_fields(path: Path, limit: int = 200) -> list[Fields]:
     return kept
 
 
-def batches(
-    path: Path, kind: DataKind, mapping: Mapping[str, str], convert: Convert | None = None
-) -> Iterator[Batch]:
-    """The records of the file; ``mapping``: our column → the file's; ``convert``: from a known
-    format to our columns.
+def batches(path: Path, layout: Layout) -> Iterator[Batch]:
+    """The records of the file.
 
     Raises:
         DamagedFileError: the file cannot be read further; what was readable has been handed out.
     """
-    if file_format(path) == "jsonl":
+    if file_format(path) == "jsonl" and not layout.is_gathered:
         for block in blocks(path):
-            fast = None if convert else plain_batch(block, kind, mapping)
-            yield fast or _careful_batch(block, kind, mapping, convert)
+            fast = plain_batch(block, layout) if layout.is_plain else None
+            yield fast or _careful_batch(block, layout)
         return
     some: list[Record] = []
     damage: DamagedFileError | None = None
     try:
-        for record in _records(path):
+        records = _records(path)
+        for record in formats.gather(layout.format, records) if layout.is_gathered else records:
             if record.reason == CUT_OFF:
                 damage = DamagedFileError(f"cut off or damaged: {record.head}")
                 break
             some.append(record)
             if len(some) == RECORDS_A_BATCH:
-                yield _batch_of_records(some, kind, mapping, convert)
+                yield _batch_of_records(some, layout)
                 some = []
     except UNREADABLE as error:
         message = str(error).removeprefix(f"{path}").lstrip(": ")
         damage = DamagedFileError(" ".join(message.split())[:200])
     if some:
-        yield _batch_of_records(some, kind, mapping, convert)
+        yield _batch_of_records(some, layout)
     if damage:
         raise damage
 
@@ -94,9 +93,7 @@ def _lines(block: Block) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
-def _careful_batch(
-    block: Block, kind: DataKind, mapping: Mapping[str, str], convert: Convert | None
-) -> Batch:
+def _careful_batch(block: Block, layout: Layout) -> Batch:
     faults: list[Fault] = []
     readable: list[tuple[int, Fields]] = []
     if block.is_huge:
@@ -109,17 +106,17 @@ def _careful_batch(
         faults.extend(Fault(number, code, "", _show(line)) for code in codes)
         if fields is not None:
             readable.append((number, fields))
-    rows, wrong = parsed_rows(readable, kind, mapping, convert)
+    rows, wrong, num_usable = parsed_rows(readable, layout.kind, layout.converter())
     notes = {
         "crlf": block.data.count(b"\r\n"),
         "bom": int(block.first_line == 1 and block.data.startswith(BOM)),
     }
-    return Batch(rows, field_marks(readable), faults + wrong, num_records, len(block.data), notes)
+    return Batch(
+        rows, field_marks(readable), faults + wrong, num_records, num_usable, len(block.data), notes
+    )
 
 
-def _batch_of_records(
-    records: list[Record], kind: DataKind, mapping: Mapping[str, str], convert: Convert | None
-) -> Batch:
+def _batch_of_records(records: list[Record], layout: Layout) -> Batch:
     readable = [(record.line, record.fields) for record in records if record.fields is not None]
     faults = []
     for record in records:
@@ -127,9 +124,11 @@ def _batch_of_records(
             code = SOURCES_CODES.get(record.reason, "schema")
             detail = record.reason if code == "schema" else ""
             faults.append(Fault(record.line, code, detail, excerpt(record.head)))
-    rows, wrong = parsed_rows(readable, kind, mapping, convert)
-    num_bytes = sum(rows[name].str.len_bytes().sum() for name in TEXTS[kind])
-    return Batch(rows, field_marks(readable), faults + wrong, len(records), int(num_bytes), {})
+    rows, wrong, num_usable = parsed_rows(readable, layout.kind, layout.converter())
+    num_bytes = sum(rows[name].str.len_bytes().sum() for name in TEXTS[layout.kind])
+    return Batch(
+        rows, field_marks(readable), faults + wrong, len(records), num_usable, int(num_bytes), {}
+    )
 
 
 def _show(line: bytes) -> str:

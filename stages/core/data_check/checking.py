@@ -8,9 +8,10 @@ import numpy as np
 
 from stages.core.data_check.batches import batches, first_fields
 from stages.core.data_check.blocks import DamagedFileError, lines_at
-from stages.core.data_check.columns import TEXTS, known_kind, known_mapping
+from stages.core.data_check.columns import TEXTS
 from stages.core.data_check.findings import CheckReport, Example, FileSummary, Tally, excerpt
 from stages.core.data_check.kind_check import KindCheck
+from stages.core.data_check.layout import Layout, layout
 from stages.core.data_check.lengths import CHARACTERS_A_TOKEN, Lengths
 from stages.core.data_check.repeats import Hashes, Place, asked_hashes
 from stages.core.errors import UserError
@@ -95,9 +96,9 @@ class _Check:
         known = self._known(path, kind)
         if known is None:
             raise UserError(f"--held-out {path}: its columns mean nothing here; give --kind")
-        found, mapping = known
+        found = known.kind
         try:
-            for batch in batches(path, found, mapping):
+            for batch in batches(path, known):
                 hashes = asked_hashes(batch.rows, TEXTS[found][0])
                 self.held_out.setdefault(found, []).append(hashes)
         except DamagedFileError as error:
@@ -110,13 +111,13 @@ class _Check:
         if known is None:
             self._give_up(path, name)
             return
-        found, mapping = known
+        found, mapping = known.kind, known.mapping
         check = self.kinds.get(found) or self._kind_check(found)
         num_records = num_usable = num_bytes = 0
         try:
-            for batch in batches(path, found, mapping):
+            for batch in batches(path, known):
                 num_records += batch.num_records
-                num_usable += batch.rows.height
+                num_usable += batch.num_usable
                 num_bytes += batch.num_bytes
                 check.add(index, name, batch)
         except DamagedFileError as error:
@@ -129,21 +130,14 @@ class _Check:
             place = Example(name, f"collect.{found}.columns={{{setting}}}")
             self.tally.add(found, "columns-mapped", 1, [place], group=shown)
         self.summaries.append(
-            FileSummary(name, found, "", num_records, num_usable, num_bytes, mapping)
+            FileSummary(name, found, known.format, num_records, num_usable, num_bytes, mapping)
         )
 
-    def _known(self, path: Path, kind: str) -> tuple[DataKind, dict[str, str]] | None:
-        """The kind of the file's records, and the mapping of its columns."""
+    def _known(self, path: Path, kind: str) -> Layout | None:
+        """How the file's records are laid out."""
         if file_format(path) in DOCUMENT_FORMATS:
-            return "documents", {}
-        given = dict.fromkeys(name for fields in first_fields(path) for name in fields)
-        if not kind:
-            taken = [self_name for self_name in self.columns.values() if self_name in given]
-            mapped = dict.fromkeys([*given, *(o for o, t in self.columns.items() if t in taken)])
-            known = known_kind(list(mapped))
-            return known and (known[0], known[1] | self.columns)
-        exact: DataKind = next(name for name in DATA_KINDS if name == kind)
-        return exact, known_mapping(exact, list(given)) | self.columns
+            return Layout("documents", {})
+        return layout(first_fields(path), kind, self.columns)
 
     def _give_up(self, path: Path, name: str) -> None:
         """The file has no record of a known kind."""
@@ -206,7 +200,7 @@ class _Check:
 
 def _no_record_reason(path: Path) -> str:
     try:
-        if not any(batch.num_records for batch in batches(path, "documents", {})):
+        if not any(batch.num_records for batch in batches(path, Layout("documents", {}))):
             return "holds no records"
     except DamagedFileError as error:
         return str(error)

@@ -4,7 +4,6 @@ Arrow refuses whatever is not plain: wrong types, duplicate keys, broken lines. 
 refuses is left to be read line by line, with care.
 """
 
-import re
 from collections.abc import Mapping
 
 import polars as pl
@@ -14,8 +13,9 @@ from pydantic_core import from_json
 
 from stages.core.data_check.blocks import BOM, Block
 from stages.core.data_check.columns import MARK_COLUMNS, TEXTS
+from stages.core.data_check.layout import Fields, Layout
 from stages.core.data_check.lines import may_be_not_finite
-from stages.core.data_check.rows import Batch, Fields, parsed_rows
+from stages.core.data_check.rows import Batch, parsed_rows
 from stages.core.schemas import DataKind, columns
 from stages.core.sources import MAX_RECORD_BYTES
 
@@ -26,12 +26,11 @@ SPACES = "".join(filter(str.isspace, map(chr, range(0x3001))))
 """All that Python takes for white space."""
 NOT_BLANK = r"[^\s\x1c-\x1f]"
 WHITE_SPACE = r"[\s\x1c-\x1f]+"
-BLANK_LINE = re.compile(rb"(?:\A|\n)[ \t\r]*\n")
 
 
-def plain_batch(block: Block, kind: DataKind, mapping: Mapping[str, str]) -> Batch | None:
+def plain_batch(block: Block, layout: Layout) -> Batch | None:
     """The batch of a block without faults in its lines, else None."""
-    data = block.data
+    data, kind, mapping = block.data, layout.kind, layout.mapping
     if not data or len(data) > MAX_RECORD_BYTES or data.startswith(BOM):
         return None
     table = _arrow_table(data, kind, mapping)
@@ -63,11 +62,13 @@ def plain_batch(block: Block, kind: DataKind, mapping: Mapping[str, str]) -> Bat
     texts = (pl.col(mapping.get(name, name)).alias(name) for name in TEXTS[kind])
     label = [_label(mapping.get("label", "label"))] if kind == "labelled" else []
     rows = frame.filter(is_simple).select("line", *texts, *label)
-    other_rows, faults = parsed_rows(others, kind, mapping, None)
-    if other_rows.height:
-        rows = pl.concat([rows, other_rows]).sort("line")
+    parsed = parsed_rows(others, kind, layout.converter())
+    num_usable = rows.height + parsed.num_usable
+    if parsed.table.height:
+        rows = pl.concat([rows, parsed.table]).sort("line")
     notes = {"crlf": data.count(b"\r\n")}
-    return Batch(rows, _frame_marks(frame), faults, table.num_rows, len(data), notes)
+    marks = _frame_marks(frame)
+    return Batch(rows, marks, parsed.faults, table.num_rows, num_usable, len(data), notes)
 
 
 def _records_at(data: bytes, first: int, numbers: list[int]) -> list[tuple[int, Fields]]:
@@ -93,12 +94,12 @@ def _arrow_table(data: bytes, kind: DataKind, mapping: Mapping[str, str]) -> pa.
 
 
 def _num_objects(data: bytes) -> int:
-    """Lines, if each is an object: none is blank, and each ends as one; else -1."""
+    """Lines, if each ends as an object does, and so none is blank; else -1."""
     if not data.endswith(b"\n"):
         data += b"\n"
     num_lines = data.count(b"\n")
     num_ends = data.count(b"}\n") or data.count(b"}\r\n")
-    return num_lines if num_ends == num_lines and not BLANK_LINE.search(data) else -1
+    return num_lines if num_ends == num_lines else -1
 
 
 def _holds_floats(dtype: object) -> bool:

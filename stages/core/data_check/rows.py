@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -10,15 +10,12 @@ import polars as pl
 
 from stages.core.data_check.columns import MARK_COLUMNS, TEXTS
 from stages.core.data_check.findings import excerpt
-from stages.core.schemas import DataKind, columns, parse_row
+from stages.core.data_check.layout import Convert, Fields
+from stages.core.schemas import DataKind, parse_row
 
-Fields = dict[str, Any]
-Convert = Callable[[Fields], Fields]
-"""From a known format to our columns.
-
-Raises:
-    ValueError: the record is not of that format; why, as in ``parse_row``.
-"""
+ROLES_REASON = re.compile(
+    r"end with|system message|none of system|several messages|turn by another than user"
+)
 
 
 class Fault(NamedTuple):
@@ -40,44 +37,63 @@ class Batch(NamedTuple):
     """``line`` and the columns that say where the records come from."""
     faults: list[Fault]
     num_records: int
+    num_usable: int
+    """Records that gave a row."""
     num_bytes: int
     notes: dict[str, int]
     """Code → lines, of what concerns lines without making them unusable."""
 
 
-def parsed_rows(
-    records: Iterable[tuple[int, Fields]],
-    kind: DataKind,
-    mapping: Mapping[str, str],
-    convert: Convert | None,
-) -> tuple[pl.DataFrame, list[Fault]]:
+class Rows(NamedTuple):
+    """What became of some records."""
+
+    table: pl.DataFrame
+    faults: list[Fault]
+    num_usable: int
+    """Records that gave a row."""
+
+
+def parsed_rows(records: Iterable[tuple[int, Fields]], kind: DataKind, convert: Convert) -> Rows:
     """Records by the schema: a table of the good ones, the faults of the others."""
     names = ("line", *TEXTS[kind], *(("label",) if kind == "labelled" else ()))
     values: dict[str, list[Any]] = {name: [] for name in names}
     faults: list[Fault] = []
-    taken = [(name, mapping.get(name, name)) for name in columns(kind)]
+    num_usable = 0
     for line, given in records:
+        before = len(values["line"])
+        reasons: dict[str, str] = {}
         try:
-            fields = convert(given) if convert else given
-            row = parse_row(kind, {ours: fields.get(theirs) for ours, theirs in taken})
+            for fields in convert(given):
+                try:
+                    _add_row(values, line, parse_row(kind, fields), faults)
+                except ValueError as error:
+                    reasons[str(error)] = reason_code(str(error))
         except ValueError as error:
-            reason = str(error)
-            code = reason_code(reason)
-            shown = json.dumps(
-                {n: v for n, v in given.items() if v is not None}, ensure_ascii=False, default=str
-            )[:400]
-            faults.append(Fault(line, code, reason, excerpt(shown)))
-            continue
-        values["line"].append(line)
-        for name in names[1:]:
-            value = row[name]
-            if isinstance(value, list):
-                if not alternates(value):
-                    faults.append(Fault(line, "turns-not-alternating", "", excerpt(_roles(value))))
-                value = "\n\n".join(message["content"] for message in value)
-            values[name].append(value)
+            reasons[str(error)] = reason_code(str(error))
+        num_usable += len(values["line"]) > before
+        faults.extend(Fault(line, code, reason, _shown(given)) for reason, code in reasons.items())
     schema = {name: pl.UInt32 if name == "line" else pl.String for name in names}
-    return pl.DataFrame(values, schema=schema), faults
+    return Rows(pl.DataFrame(values, schema=schema), faults, num_usable)
+
+
+def _add_row(
+    values: dict[str, list[Any]], line: int, row: dict[str, Any], faults: list[Fault]
+) -> None:
+    values["line"].append(line)
+    for name, column in values.items():
+        if name == "line":
+            continue
+        value = row[name]
+        if isinstance(value, list):
+            if not alternates(value):
+                faults.append(Fault(line, "turns-not-alternating", "", excerpt(_roles(value))))
+            value = "\n\n".join(message["content"] for message in value)
+        column.append(value)
+
+
+def _shown(record: Fields) -> str:
+    given = {name: value for name, value in record.items() if value is not None}
+    return excerpt(json.dumps(given, ensure_ascii=False, default=str)[:400])
 
 
 def reason_code(reason: str) -> str:
@@ -88,7 +104,7 @@ def reason_code(reason: str) -> str:
         return "surrogate"
     if reason == "chosen and rejected are equal":
         return "identical"
-    if re.search(r"end with|system message|none of system|several messages", reason):
+    if ROLES_REASON.search(reason):
         return "role-order"
     return "schema"
 
