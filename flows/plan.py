@@ -155,7 +155,7 @@ def _check_data(config: PipelineConfig, stages: Sequence[str]) -> None:
             if not getattr(config.collect, kind).is_given:
                 raise UserError(
                     f"collect.{kind}.paths is empty, but stage {stage} needs this data: give "
-                    f"files, globs or folders with --set collect.{kind}.paths=…"
+                    f"files with --set collect.{kind}.paths=…, or urls, hub, sql or s3"
                 )
     for stage, kind in (("reward_model_card", "preferences"), ("evaluate", "prompts")):
         source = getattr(config.collect, kind)

@@ -86,6 +86,7 @@ def test_a_url_is_fetched_collected_and_the_second_time_reused(
     assert collect(config).rows["collect"].state == "done"
 
 
+@pytest.mark.slow
 def test_a_source_that_cannot_be_fetched_ends_the_run_with_its_setting(
     tiny_config: PipelineConfig, site: tuple[Path, str]
 ) -> None:

@@ -101,8 +101,8 @@ def _values(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
 def _rows(
     connection: "sqlalchemy.Connection", source: SQLSource, shown: str
 ) -> Iterator[Mapping[str, Any]]:
-    # As the driver takes it: a colon in the query is no parameter of SQLAlchemy's.
-    options = {"stream_results": True, "yield_per": ROWS_AT_ONCE}
+    # As it is: neither a colon nor a per cent sign in the query stands for a parameter.
+    options = {"stream_results": True, "yield_per": ROWS_AT_ONCE, "no_parameters": True}
     result = connection.execution_options(**options).exec_driver_sql(source.query)
     if not result.returns_rows:
         raise UserError("the query returns no table; give one that begins with SELECT")
@@ -116,9 +116,11 @@ def _rows(
 
 def _reason(error: Exception, source: SQLSource) -> str:
     """The database's own words, without SQLAlchemy's around them, and the cure."""
-    text = str(getattr(error, "orig", None) or error)
+    own = getattr(error, "orig", None) or error
+    # Behind the first line PostgreSQL shows a place in a query that the driver wrapped.
+    text = next(iter(str(own).strip().splitlines()), "")
     message = without_secrets(BACKGROUND.sub("", text), source.url)
-    kind = type(getattr(error, "orig", None) or error).__name__
+    kind = type(own).__name__
     if kind in ("OperationalError", "InterfaceError") and "syntax" not in message:
         return f"{message}; check the address, the login and the query: {_head(source.query)}"
     return f"{message}; correct the query: {_head(source.query)}"

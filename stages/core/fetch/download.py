@@ -14,7 +14,7 @@ from stages.core.errors import UserError
 from stages.core.fetch.snapshots import Progress
 
 RETRY_SECONDS = (1.0, 3.0, 8.0)
-"""Pauses between tries that brought nothing; each byte that comes begins the count anew."""
+"""Pauses between tries that brought nothing; each byte that is new begins the count anew."""
 MAX_PAUSE_SECONDS = 60.0
 """A server that asks for more patience is not waited for."""
 
@@ -53,7 +53,7 @@ def download(part: Path, open_at: OpenAt, progress: Progress) -> None:
         UserError: the disk has too little space left, or what ``open_at`` raises.
     """
     state = part.with_name(f"{part.name}.state")
-    failures = 0
+    failures = furthest = 0
     while True:
         tag = _tag(state)
         start = part.stat().st_size if tag and part.exists() else 0
@@ -66,8 +66,9 @@ def download(part: Path, open_at: OpenAt, progress: Progress) -> None:
             state.unlink()
             return
         except TransientError as error:
-            has_come = part.exists() and part.stat().st_size > start
-            failures = 0 if has_come else failures + 1
+            reached = part.stat().st_size if part.exists() else 0
+            failures = 0 if reached > max(furthest, start) else failures + 1
+            furthest = max(furthest, reached)
             if failures > len(RETRY_SECONDS) or error.pause_seconds > MAX_PAUSE_SECONDS:
                 raise
             time.sleep(max(error.pause_seconds, RETRY_SECONDS[max(failures - 1, 0)]))

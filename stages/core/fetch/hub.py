@@ -26,9 +26,9 @@ def fetch_hub(source: HubSource, cache: Path, progress: Progress) -> Snapshot:
     Raises:
         UserError: the Hub cannot be reached, or has no such data set, commit or split.
     """
-    earlier = snapshots(cache, source)
-    if earlier:
-        return use(cache, earlier[0])
+    earlier = next(snapshots(cache, source), None)
+    if earlier is not None:
+        return use(cache, earlier)
     part = part_folder(cache, source)
     with contextlib.chdir(part):  # a folder of the same name would be taken for the data set
         dataset = _call(source, lambda: _load(source))

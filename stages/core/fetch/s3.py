@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -45,10 +45,10 @@ def fetch_s3(source: S3Source, cache: Path, progress: Progress) -> Snapshot:
     with _errors(source):
         objects = _list(client, source, bucket, prefix)
     version = {item.name: f"{item.etag} {item.size_bytes}" for item in objects}
-    earlier = snapshots(cache, source)
-    for snapshot in earlier:
-        if snapshot.version == version:
-            return use(cache, snapshot)
+    same = next(snapshots(cache, source, lambda snapshot: snapshot.version == version), None)
+    if same is not None:
+        return use(cache, same)
+    earlier = next(snapshots(cache, source), None)
     part = part_folder(cache, source)
     done_file = part / DONE_FILE
     finished = _read_done(done_file)
@@ -151,13 +151,12 @@ def _is_data(item: _Object) -> bool:
     return False
 
 
-def _link(cache: Path, earlier: Sequence[Snapshot], item: _Object, file: Path) -> bool:
+def _link(cache: Path, earlier: Snapshot | None, item: _Object, file: Path) -> bool:
     """Take an unchanged object from an earlier snapshot."""
     state = f"{item.etag} {item.size_bytes}"
-    snapshot = next((s for s in earlier if s.version.get(item.name) == state), None)
-    if snapshot is None:
+    if earlier is None or earlier.version.get(item.name) != state:
         return False
-    old = cache / snapshot.folder / item.name
+    old = cache / earlier.folder / item.name
     file.unlink(missing_ok=True)
     try:
         os.link(old, file)

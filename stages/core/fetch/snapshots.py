@@ -73,12 +73,17 @@ def source_folder(cache: Path, source: Source) -> Path:
     return cache / json_digest({"kind": type(source).__name__, **facts})[:12]
 
 
-def snapshots(cache: Path, source: Source) -> list[Snapshot]:
-    """The source's sound snapshots, that which was used last first."""
+def snapshots(
+    cache: Path, source: Source, wanted: Callable[[Snapshot], bool] = lambda snapshot: True
+) -> Iterator[Snapshot]:
+    """The source's snapshots that are ``wanted`` and sound, that which was used last first. Only
+    what is taken from the iterator is compared with its digests (about a second a gigabyte)."""
     marks = source_folder(cache, source).glob(f"*/{SNAPSHOT_FILE}")
-    paths = sorted((path for path in marks if path.parent.name != PART), key=_used_at, reverse=True)
-    found = (read_snapshot(path.parent) for path in paths)
-    return [snapshot for snapshot in found if snapshot and _is_sound(cache, snapshot)]
+    paths = (path for path in marks if path.parent.name[0] != ".")
+    for path in sorted(paths, key=_used_at, reverse=True):
+        snapshot = read_snapshot(path.parent)
+        if snapshot and wanted(snapshot) and _is_sound(cache, snapshot):
+            yield snapshot
 
 
 def read_snapshot(folder: Path) -> Snapshot | None:
@@ -188,7 +193,7 @@ def _write(folder: Path, snapshot: Snapshot) -> None:
 
 
 def _is_sound(cache: Path, snapshot: Snapshot) -> bool:
-    """Whether every file is there and as it was (about a second a gigabyte)."""
+    """Whether every file is there and as it was."""
     folder = cache / snapshot.folder
     try:
         return all(file_digest(folder / file.name) == file.sha256 for file in snapshot.files)

@@ -56,28 +56,29 @@ def fetch_url(source: UrlSource, cache: Path, progress: Progress) -> Snapshot:
         UserError: the address answers something else than data, or not at all and there is no
             earlier snapshot.
     """
-    earlier = snapshots(cache, source)
-    if source.sha256:
-        for snapshot in earlier:
-            if snapshot.files[0].sha256 == source.sha256:
-                return use(cache, snapshot)
-        earlier = []
-    fetcher = _Fetcher(source, earlier[0] if earlier else None)
+
+    def has_checksum(snapshot: Snapshot) -> bool:
+        return not source.sha256 or snapshot.files[0].sha256 == source.sha256
+
+    earlier = next(snapshots(cache, source, has_checksum), None)
+    if earlier and source.sha256:
+        return use(cache, earlier)
+    fetcher = _Fetcher(source, earlier)
     part = part_folder(cache, source) / "download"
     try:
         download(part, fetcher.open_at, progress)
-    except _UnchangedError:
-        return use(cache, earlier[0])
+    except _UnchangedError as unchanged:
+        return use(cache, unchanged.snapshot)
     except TransientError as error:
         message = without_secrets(str(error), source.url)
-        if not earlier:
+        if earlier is None:
             raise UserError(
                 f"{fetcher.shown}: {message}; try again later (what has come is kept), or download "
                 "it elsewhere and give the file with paths"
             ) from None
-        when = earlier[0].fetched_at
+        when = earlier.fetched_at
         print(f"{WARNING_PREFIX}{fetcher.shown}: {message}; going on with what it held at {when}")
-        return use(cache, earlier[0])
+        return use(cache, earlier)
     _check(source, part, fetcher.shown)
     file = part.with_name(fetcher.name)
     part.rename(file)
@@ -89,6 +90,10 @@ def fetch_url(source: UrlSource, cache: Path, progress: Progress) -> Snapshot:
 
 class _UnchangedError(Exception):
     """The file is as it was."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        super().__init__()
+        self.snapshot = snapshot
 
 
 class _Fetcher:
@@ -133,8 +138,8 @@ class _Fetcher:
 
     def _answer(self, response: httpx.Response, start: int) -> Answer:
         code = response.status_code
-        if code == 304 and not start:
-            raise _UnchangedError
+        if code == 304 and self._earlier is not None:
+            raise _UnchangedError(self._earlier)
         if code not in (200, 206):
             raise self._refusal(response)
         headers = response.headers

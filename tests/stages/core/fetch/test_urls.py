@@ -154,6 +154,15 @@ def test_a_part_without_a_tag_is_not_gone_on_with(server, cache):
     assert not [request for request in server.requests if "Range" in request]
 
 
+def test_a_server_that_always_breaks_off_is_given_up(server, cache):
+    server.files["/rows.jsonl"] = ROWS
+    server.headers = {"ETag": ""}  # so that nothing can be gone on with
+    server.cuts = [100_000] * 10
+    with pytest.raises(UserError, match="broke off"):
+        fetched(UrlSource(url=f"{server.url}/rows.jsonl"), cache)
+    assert len(server.requests) == 5
+
+
 def test_a_part_that_nothing_is_behind_is_begun_anew(server, cache):
     server.files["/rows.jsonl"] = ROWS
     source = UrlSource(url=f"{server.url}/rows.jsonl")
