@@ -16,6 +16,10 @@ PIECE_CHARACTERS = 200
 """Of each text two pieces are read: after a sixth of it, where no title page or list of contents is
 any more, and after two thirds. Shorter texts are read whole."""
 
+ENOUGH_BYTES = 30
+"""Of fewer, five words or ten characters of Chinese, the model is too sure: its confidence is
+lowered in proportion."""
+
 # Words of no language: addresses, paths, code, formulas, tags, numbers. In ASCII alone, since a
 # sentence of Chinese is one run of characters, and only its numbers should go.
 NO_WORD = r"[!-~]*(?:[\d_/\\@#<>{}=|$&*+~^`]|[A-Za-z][.(:][A-Za-z])[!-~]*"
@@ -63,7 +67,8 @@ def _predict(sample: str) -> tuple[str, float]:
     if not sample:
         return UNKNOWN, 0.0
     (label,), (score,) = _model().predict(sample)
-    return label.removeprefix("__label__"), min(float(score), 1.0)
+    score = min(score, 1.0, score * len(sample.encode()) / ENOUGH_BYTES)
+    return label.removeprefix("__label__"), score
 
 
 @cache

@@ -89,7 +89,7 @@ def words(texts: pl.Series) -> Words:
     hashes = [np.zeros(0, np.uint64)]
     counts = [np.zeros(1, np.int64)]
     characters = [np.zeros(0, np.int64)]
-    for data, starts in _blocks(texts.fill_null("")):
+    for data, starts in blocks(texts.fill_null("")):
         block = _block_words(data, starts)
         hashes.append(block.hashes)
         counts.append(np.diff(block.offsets))
@@ -98,7 +98,7 @@ def words(texts: pl.Series) -> Words:
     return Words(np.concatenate(hashes), offsets, np.concatenate(characters))
 
 
-def _blocks(texts: pl.Series) -> Iterator[tuple[NDArray[np.uint8], Offsets]]:
+def blocks(texts: pl.Series) -> Iterator[tuple[NDArray[np.uint8], Offsets]]:
     """The bytes of some texts, and where in them each begins and the last ends."""
     ends = np.cumsum(texts.str.len_bytes().to_numpy().astype(np.int64))
     row = 0

@@ -80,13 +80,43 @@ class CollectConfig(StageConfig):
 
 
 class QualityLimits(Frozen):
-    """Above or below which a document is removed as one not worth training on. The rules, with the
-    papers they come from, are in stages/clean/quality.py and repetition.py."""
+    """Above or below which a document is removed as one not worth training on. Shares count its
+    prose, without code, tables and formulas; the rules and the papers they come from are in
+    stages/clean/quality.py and repetition.py."""
 
     min_characters: Count = 40
     """Shorter documents are removed."""
     max_symbol_share: Share = 0.4
     """Share of characters that are neither letters, digits nor spaces."""
+    max_digit_share: Share = 0.3
+    """Share of characters that are digits."""
+    max_broken_character_share: Share = 0.02
+    """Share of characters that were lost in a wrong encoding or that Unicode does not know."""
+    max_character_run_share: Share = 0.2
+    """Share of characters in runs of one letter, five times or more."""
+    max_encoded_share: Share = 0.3
+    """Share of characters in runs of 40 or more that look like base64 or hexadecimal numbers."""
+    max_address_share: Share = 0.7
+    """Share of characters in addresses (https://…)."""
+    max_mean_word_length: Positive = 15.0
+    """Characters of the mean word, in scripts that set spaces."""
+    max_placeholder_share: Share = 0.2
+    """Share of words that are those of lorem ipsum."""
+    min_function_word_share: Share = 0.03
+    """Share of words that join others (the, of, and), in languages of which we know them; from 20
+    words on."""
+    max_bullet_line_share: Share = 0.9
+    """Share of lines that are items of a list."""
+    max_ellipsis_line_share: Share = 0.3
+    """Share of lines that end in an ellipsis."""
+    max_short_line_share: Share = 0.8
+    """Share of lines that are shorter than 30 bytes and end without punctuation."""
+    max_repeated_line_share: Share = 0.3
+    """Share of characters in lines that the document has had before."""
+    max_top_ngram_share: Share = 0.35
+    """Share of words that are repetitions of the commonest run of 2, 3 or 4 words."""
+    max_repeated_ngram_share: Share = 0.5
+    """Share of words in runs of 6 words that the document has had before."""
 
 
 class CleanConfig(StageConfig):
