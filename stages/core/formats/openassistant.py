@@ -144,7 +144,9 @@ def _trees(messages: list[tuple[int, Node]]) -> Iterator[Record]:
             children = [child for _, child in replies.pop(node["message_id"], [])]
             node["replies"] = children
             waiting += children
-        yield Record(line, {TREE: root.get(TREE) or root["message_id"], "prompt": root})
+        about = {name: value for name, value in root.items() if name not in ("text", "replies")}
+        tree = root.get(TREE) or root["message_id"]
+        yield Record(line, {**about, TREE: tree, "prompt": root})
     for orphans in replies.values():
         for line, message in orphans:
             reason = "the message that it replies to is not in the file"

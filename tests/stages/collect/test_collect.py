@@ -17,7 +17,7 @@ from stages.core.contracts import CollectInputs
 from stages.core.errors import UserError
 from stages.core.schemas import read_jsonl
 
-REAL_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+REAL_DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 needs_real_data = pytest.mark.skipif(not REAL_DATA.is_dir(), reason="no ../shared/data")
 
 
