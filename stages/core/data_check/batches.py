@@ -10,6 +10,7 @@ import pyarrow as pa
 from stages.core import formats
 from stages.core.data_check.blocks import BOM, Block, DamagedFileError, blocks
 from stages.core.data_check.columns import TEXTS
+from stages.core.data_check.dialogue_columns import DIALOGUE_FORMATS
 from stages.core.data_check.findings import excerpt
 from stages.core.data_check.layout import Fields, Layout
 from stages.core.data_check.lines import read_line
@@ -54,8 +55,9 @@ def batches(path: Path, layout: Layout) -> Iterator[Batch]:
         DamagedFileError: the file cannot be read further; what was readable has been handed out.
     """
     if file_format(path) == "jsonl" and not layout.is_gathered:
+        is_columnar = layout.kind == "sft" and layout.format in DIALOGUE_FORMATS
         for block in blocks(path):
-            fast = plain_batch(block, layout) if layout.is_plain else None
+            fast = plain_batch(block, layout) if layout.is_plain or is_columnar else None
             yield fast or _careful_batch(block, layout)
         return
     some: list[Record] = []

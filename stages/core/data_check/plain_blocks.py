@@ -13,6 +13,7 @@ from pydantic_core import from_json
 
 from stages.core.data_check.blocks import BOM, Block
 from stages.core.data_check.columns import MARK_COLUMNS, TEXTS
+from stages.core.data_check.dialogue_columns import NOT_BLANK, dialogue_texts
 from stages.core.data_check.layout import Fields, Layout
 from stages.core.data_check.lines import may_be_not_finite
 from stages.core.data_check.rows import Batch, parsed_rows
@@ -24,7 +25,6 @@ HH_PROMPT_END = "\n\nAssistant:"
 
 SPACES = "".join(filter(str.isspace, map(chr, range(0x3001))))
 """All that Python takes for white space."""
-NOT_BLANK = r"[^\s\x1c-\x1f]"
 WHITE_SPACE = r"[\s\x1c-\x1f]+"
 
 
@@ -46,22 +46,18 @@ def plain_batch(block: Block, layout: Layout) -> Batch | None:
         frame = pl.DataFrame(pl.from_arrow(table)).with_columns(line)
     except (pl.exceptions.PolarsError, TypeError, ValueError):
         return None
-    if any(
-        frame.schema.get(mapping.get(name, name), pl.Null).is_temporal() for name in columns(kind)
-    ):
-        return None  # Arrow takes text such as 2020-01-01 for more than it is
     if any(map(_holds_floats, frame.dtypes)) and may_be_not_finite(data):
         return None  # Arrow takes them for numbers
-    simple = _simple_rows(frame, kind, mapping)
-    is_simple = frame.select(simple.fill_null(value=False)).to_series()
+    texts = _texts(frame, layout)
+    if texts is None:
+        return None
+    is_simple = texts["is_simple"]
     # As they are in the file: Arrow gives each record all columns of the block.
     try:
         others = _records_at(data, first, line.filter(~is_simple).to_list())
     except ValueError:
         return None
-    texts = (pl.col(mapping.get(name, name)).alias(name) for name in TEXTS[kind])
-    label = [_label(mapping.get("label", "label"))] if kind == "labelled" else []
-    rows = frame.filter(is_simple).select("line", *texts, *label)
+    rows = texts.filter(is_simple).drop("is_simple")
     parsed = parsed_rows(others, kind, layout.converter())
     num_usable = rows.height + parsed.num_usable
     if parsed.table.height:
@@ -69,6 +65,28 @@ def plain_batch(block: Block, layout: Layout) -> Batch | None:
     notes = {"crlf": data.count(b"\r\n")}
     marks = _frame_marks(frame)
     return Batch(rows, marks, parsed.faults, table.num_rows, num_usable, len(data), notes)
+
+
+def _texts(frame: pl.DataFrame, layout: Layout) -> pl.DataFrame | None:
+    """``line``, the texts of each row, its label, and whether it ``is_simple``: as ``parse_row``
+    would return it. None: that is not told by the columns."""
+    kind, mapping = layout.kind, layout.mapping
+    if not layout.is_plain:
+        dialogues = dialogue_texts(frame)
+        if dialogues is None:
+            return None
+        return dialogues.with_columns(is_simple=pl.col("prompt").is_not_null())
+    if any(_dtype(frame, mapping.get(name, name)).is_temporal() for name in columns(kind)):
+        return None  # Arrow takes text such as 2020-01-01 for more than it is
+    is_simple = _simple_rows(frame, kind, mapping).fill_null(value=False).alias("is_simple")
+    texts = [pl.col(mapping.get(name, name)).alias(name) for name in TEXTS[kind]]
+    name = mapping.get("label", "label")
+    label = [_label(name, _dtype(frame, name))] if kind == "labelled" else []
+    return frame.select("line", *texts, *label, is_simple)
+
+
+def _dtype(frame: pl.DataFrame, column: str) -> pl.DataType:
+    return frame.schema.get(column, pl.Null())
 
 
 def _records_at(data: bytes, first: int, numbers: list[int]) -> list[tuple[int, Fields]]:
@@ -142,8 +160,11 @@ def _simple_extra(name: str, dtype: pl.DataType, column: pl.Expr) -> pl.Expr:
     return pl.lit(value=True) if plain.get(name, False) else column.is_null()
 
 
-def _label(column: str) -> pl.Expr:
-    """As the schema writes labels: 1 → 1, true → true, white space collapsed."""
+def _label(column: str, dtype: pl.DataType) -> pl.Expr:
+    """As the schema writes labels: 1 → 1, true → true, white space collapsed; null where all rows
+    have one that is no label."""
+    if dtype.is_nested() or dtype.is_float():
+        return pl.lit(None, pl.String).alias("label")
     text = pl.col(column).cast(pl.String)
     return text.str.replace_all(WHITE_SPACE, " ").str.strip_chars(" ").alias("label")
 

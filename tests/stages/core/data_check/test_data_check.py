@@ -232,6 +232,11 @@ def test_labels(write, found):
     assert found_here["label-imbalance"] == (43, "43 × good, 4 × 1", ["data.jsonl:34"])
 
 
+def test_labels_that_are_none(write, found):
+    report = check_files([write([{"text": "a", "label": []}, {"text": "b", "label": 1.5}])])
+    assert found(report)["schema"][0] == 2
+
+
 def test_what_is_also_held_out(write, found):
     held_out = write([{"prompt": "why  1?", "completion": "x"}], "held_out.jsonl")
     report = check_files([write(map(sft, range(3)))], held_out=[held_out])

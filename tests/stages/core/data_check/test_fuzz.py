@@ -38,7 +38,10 @@ TEXTS = st.text(
 VALUES = (
     st.none() | st.booleans() | st.integers() | st.floats() | TEXTS | st.lists(TEXTS, max_size=2)
     | st.lists(st.fixed_dictionaries(
-        {"role": st.sampled_from(["user", "assistant", "system"]), "content": TEXTS}), max_size=3)
+        {"role": st.sampled_from(["user", "assistant", "system"]), "content": TEXTS},
+        optional={"weight": st.integers(0, 1)}), max_size=3)
+    | st.lists(st.fixed_dictionaries(
+        {"from": st.sampled_from(["human", "GPT", "tool"]), "value": TEXTS}), max_size=3)
 )  # fmt: skip
 NAMES = [
     "prompt", "completion", "messages", "chosen", "rejected", "text", "label", "id", "source",
@@ -47,6 +50,19 @@ NAMES = [
 ODD_RECORDS = st.one_of(
     st.fixed_dictionaries(dict.fromkeys(names, TEXTS | VALUES), optional={"other": VALUES})
     for names in (*itertools.combinations(NAMES, 2), ("chosen", "rejected", "prompt", "margin"))
+)
+DIALOGUES = st.one_of(
+    st.fixed_dictionaries(
+        {
+            name: st.lists(
+                st.fixed_dictionaries({who: st.sampled_from(["user", "gpt"]), what: TEXTS}),
+                min_size=1,
+                max_size=4,
+            )
+        },
+        optional={"system": TEXTS | st.none(), "prompt": TEXTS},
+    )
+    for name, who, what in (("messages", "role", "content"), ("conversations", "from", "value"))
 )
 FORMATS = ("jsonl", "jsonl.gz", "jsonl.zst", "json", "csv", "tsv", "parquet", "txt.gz", "md")
 
@@ -140,7 +156,7 @@ def test_a_block_is_judged_alike_as_a_whole_and_line_by_line(tmp_path, data):
     if data.draw(st.booleans()):
         content = damaged(valid_file(data.draw(st.sampled_from(sorted(KINDS))), "jsonl"), data.draw)
     else:
-        records = data.draw(st.lists(ODD_RECORDS, min_size=1, max_size=6))
+        records = data.draw(st.lists(ODD_RECORDS | DIALOGUES, min_size=1, max_size=6))
         content = b"".join(json.dumps(record).encode() + b"\n" for record in records)
     content = content.rstrip(b"\r\n") + b"\n"
     path = tmp_path / "data.jsonl"
