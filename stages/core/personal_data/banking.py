@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from stdnum import iban, luhn
+from stdnum.iso7064 import mod_97_10
 
 from stages.core.personal_data.recogniser import WORD, Recogniser, Span, one_of, surroundings
 
@@ -11,6 +12,10 @@ IBAN = re.compile(
     rf"[A-Za-z](?<![{WORD}].)[A-Za-z]\d\d(?:[ -]?[A-Za-z0-9]{{4}}){{2,7}}"
     rf"(?:[ -]?[A-Za-z0-9]{{1,3}})?(?![{WORD}])"
 )
+BANK_WORDS = one_of(
+    "iban", "bank", "account", "transfer", "konto", "cuenta", "compte", "conto", "rekening",
+    "银行", "账户", "账号",
+)  # fmt: skip
 SEPARATED = re.compile(r"[ -]")
 # 12 to 19 digits in a row, or in the groups printed on cards.
 CARD = re.compile(
@@ -22,9 +27,8 @@ ISSUED = re.compile(
     r"|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}|(?:6011|65\d\d|64[4-9]\d)\d{12}|35(?:2[89]|[3-8]\d)\d{12}"
     r"|62\d{14,17}|220[0-4]\d{12}"
 )
-"""Prefix and length of Visa, Mastercard, American Express, Diners, Discover, JCB, UnionPay, Mir."""
-ISSUED_SELDOM = re.compile(r"4\d{12}|(?:5[0678]|6\d)\d{10,17}|1\d{14}|(?:81|82|508|9792)\d{12,14}")
-"""Old Visa, Maestro, UATP, RuPay, Troy: so short a prefix that a word must say it."""
+"""Prefix and length of Visa, Mastercard, American Express, Diners, Discover, JCB, UnionPay, Mir.
+Others (Maestro, RuPay, the old Visa) are told by a word."""
 CARD_WORDS = one_of(
     "cards?", "credit", "debit", "visa", "mastercard", "maestro", "amex", "american express",
     "diners", "discover", "jcb", "unionpay", "payment", "cc", "karte", "kreditkarte", "tarjeta",
@@ -39,19 +43,28 @@ def iban_spans(line: str) -> Iterator[Span]:
         found = match.group()
         ends = [at.start() for at in SEPARATED.finditer(found)]
         for end in (len(found), *reversed(ends)):
-            if iban.is_valid(found[:end], check_country=False):
+            if is_iban(found[:end], line, match.start()):
                 yield match.start(), match.start() + end
                 break
 
 
+def is_iban(number: str, line: str, start: int) -> bool:
+    """Whether the check digits are right, and the country's format is, or a word speaks of banks
+    (made-up numbers often have the wrong length)."""
+    if iban.is_valid(number, check_country=False):
+        return True
+    compact = iban.compact(number)
+    is_checked = 15 <= len(compact) <= 34 and mod_97_10.is_valid(compact[4:] + compact[:4])
+    return is_checked and bool(BANK_WORDS.search(surroundings(line, start, start + len(number))))
+
+
 def card_spans(line: str) -> Iterator[Span]:
-    """Numbers with an issuer's prefix and length and a right check digit (Luhn)."""
+    """Numbers with a right check digit (Luhn) and an issuer's prefix and length or a word."""
     for match in CARD.finditer(line):
         digits = re.sub(r"\D", "", match.group())
-        is_issued = ISSUED.fullmatch(digits) or (
-            ISSUED_SELDOM.fullmatch(digits) and CARD_WORDS.search(surroundings(line, *match.span()))
-        )
-        if is_issued and luhn.is_valid(digits):
+        if luhn.is_valid(digits) and (
+            ISSUED.fullmatch(digits) or CARD_WORDS.search(surroundings(line, *match.span()))
+        ):
             yield match.span()
 
 

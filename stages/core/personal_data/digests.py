@@ -4,6 +4,7 @@ import hashlib
 import ipaddress
 import re
 
+from stages.core.personal_data.phones import CHINESE_MOBILE
 from stages.core.personal_data.redaction import PersonalData
 
 PHONE_DIGITS = 9
@@ -35,5 +36,6 @@ def _one_spelling(found: PersonalData) -> str:
     digits = re.sub(r"\D", "", found.value)
     if found.kind != "phone":
         return digits
-    north_american = NORTH_AMERICAN.fullmatch(digits)
+    is_chinese = CHINESE_MOBILE.fullmatch(found.value)
+    north_american = None if is_chinese else NORTH_AMERICAN.fullmatch(digits)
     return north_american[1] if north_american else digits[-PHONE_DIGITS:]

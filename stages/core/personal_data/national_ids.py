@@ -94,6 +94,11 @@ def is_taiwanese(number: str) -> bool:
     )
 
 
+def is_korean(number: str) -> bool:
+    """A date of birth; since 2020 the last digits are random."""
+    return 1 <= int(number[2:4]) <= 12 and 1 <= int(number[4:6]) <= 31
+
+
 def is_nino(number: str) -> bool:
     """Prefixes that were never given out; there is no check digit."""
     return number[:2] not in {"BG", "GB", "NK", "KN", "TN", "NT", "ZZ"}
@@ -126,7 +131,7 @@ UNMISTAKABLE = (
     Form(r"\d{3}\.\d{3}\.\d{3}-\d\d", cpf.is_valid),  # Brazil
     Form(r"[2-9]\d{3}([ -])\d{4}\1\d{4}", aadhaar.is_valid),  # India
     Form(r"[A-Z]{3}[ABCFGHJLPT][A-Z]\d{4}[A-Z]", pan.is_valid),  # India
-    Form(r"\d{6}-[1-8]\d{6}", rrn.is_valid),  # Korea
+    Form(r"\d{6}-[1-8]\d{6}", is_korean),
     Form(r"\d{6}[-+]\d{4}", personnummer.is_valid),  # Sweden
     Form(r"\d{6}[-+A-FU-Y]\d{3}[0-9A-Y]", hetu.is_valid),  # Finland
     Form(r"\d\d\.\d\d\.\d\d-\d{3}\.\d\d", nn.is_valid),  # Belgium
@@ -142,12 +147,14 @@ UNMISTAKABLE = (
 
 BESIDE_A_WORD = (
     Form(r"\d{3}[- .]?\d\d[- .]?\d{4}", _is_valid_ssn, "ssn ssns social itin ss taxpayer tin"),
+    Form(r"9\d\d-\d\d-\d{4}", bool, "ssn social"),  # not given out: of examples
+    Form(r"[A-Z]{2} ?\d\d ?\d\d ?\d\d ?[A-Z]", bool, "nino insurance social"),
     Form(r"\d{3}[ -]?\d{3}[ -]?\d{4}", nhs.is_valid, "nhs"),
     Form(r"[12][ .]?\d\d[ .]?\d\d[ .]?(?:\d\d|2[AB])[ .]?\d{3}[ .]?\d{3}[ .]?\d\d", nir.is_valid,
          "nir insee sécu sécurité securite social"),
     Form(r"\d\d ?\d{3} ?\d{3} ?\d{3}", idnr.is_valid, "steuer steuerid idnr steuernummer tin tax"
          " steuerliche steueridentifikationsnummer identifikationsnummer"),
-    Form(r"\d{11}", cpf.is_valid, "cpf cadastro"),
+    Form(r"\d{11}", cpf.is_valid, "cpf cadastro social"),
     Form(r"\d{12}", aadhaar.is_valid, "aadhaar aadhar uidai uid आधार"),
     Form(r"\d{11}", pesel.is_valid, "pesel"),
     Form(r"\d{4}[. ]?\d\d[. ]?\d{3}|\d{9}", bsn.is_valid, "bsn burgerservicenummer sofinummer"),
@@ -227,4 +234,4 @@ NATIONAL_IDS = Recogniser(
     ),
     unmistakable_spans,
 )
-WORDED_NATIONAL_IDS = Recogniser("national_id", r"[0-9](?:[ ./-]?[0-9]){6}", worded_spans)
+WORDED_NATIONAL_IDS = Recogniser("national_id", r"[0-9](?:[ ./-]?[0-9]){5}", worded_spans)

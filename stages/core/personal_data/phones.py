@@ -9,9 +9,10 @@ from stages.core.personal_data.recogniser import LETTERS, WORD, Recogniser, Span
 
 # Starts with +, a bracket or a digit; goes on in digits, spaces, dots, hyphens, slashes, brackets.
 RUN = re.compile(
-    rf"[+(\d](?<![{WORD}.,+/$€£¥#*-].)(?<!\d:.)(?:(?<=\+)\(?\d|(?<=\()\+?\d|(?<=\d))"
+    rf"[+(\d](?<![{WORD}+/$€£¥#*-].)(?<!\d[.,:].)(?:(?<=\+)\(?\d|(?<=\()\+?\d|(?<=\d))"
     rf"(?:[ \u00a0()./-]{{0,3}}\d){{6,40}}(?!(?!x\d|ext)[{LETTERS}%]|[.,]\d)"
 )
+EXTENSION = re.compile(r" ?(?:x|ext\.?|extension) ?\d{1,6}(?!\d)", re.IGNORECASE)
 PARTS = re.compile(r"\S+")
 NORTH_AMERICAN = re.compile(
     r"(?:\+?1[ .-]?)?(?:\(\d{3}\) ?\d{3}[ .-]?\d{4}|\d{3}([.-])\d{3}\1\d{4})"
@@ -30,7 +31,8 @@ MAX_LABELLED_DIGITS = 11
 DATE = re.compile(
     r"\(?(?:\d{1,2}([./-])\d{1,2}\1(?:\d\d){1,2}|[12]\d{3}([./ -])\d\d?\2\d\d?)(?: .*)?"
 )
-CHINESE = re.compile("[\u4e00-\u9fff]")
+OPERATOR = re.compile(r"[=<>+*%&|^,\[({\"'-]\s*$")
+"""Of a program: what follows is more likely a quantity."""
 POSTCODE = re.compile(r"\d{5}-\d{4}")
 YEARS = re.compile(r"\(?[12]\d{3} ?[-/ ] ?[12]\d{3}\)?")
 PHONE_NOUNS = (
@@ -40,7 +42,7 @@ PHONE_NOUNS = (
 )
 PHONE_VERBS = (
     r"call(?:ed|ing|s)?|dial(?:ed|ing)?|text(?:ed|ing)?|ring|reach(?:ed)?|contact"
-    r"|llam[ae](?:r|me)?|appele[rz]|anrufen|звоните"
+    r"|ll[aá]m[ae](?:r|me|nos)?|appele[rz]|anrufen|звоните"
 )
 ASIAN_PHONE_WORDS = (
     "电话|電話|手机|手機|联系|聯繫|致电|拨打|传真|热线|微信|座机|号码|携帯|전화|연락처"
@@ -53,6 +55,9 @@ LABEL = re.compile(
     re.IGNORECASE,
 )
 """Right before a number: then it is one, whether or not such numbers are in use."""
+LABEL_AFTER = re.compile(
+    r" ?[-(] ?(?:office|fax|phone|tel|mobile|cell|home|work|main|direct)\b", re.IGNORECASE
+)
 OTHER_LABEL = re.compile(
     r"(?:\b(?:isbn(?:-1[03])?|issn|doi|ids?|uid|pid|order|invoice|ref(?:erence)?|account|serial|sku"
     r"|part|version|ticket|case|timestamp|port|zip|ean|upc|tracking|imei|vin)\b"
@@ -67,23 +72,30 @@ def phone_spans(line: str) -> Iterator[Span]:
     tried whole, then without what stands after spaces, then without what stands before them."""
     for run in RUN.finditer(line):
         parts = [
-            (run.start() + at.start(), run.start() + at.end()) for at in PARTS.finditer(run[0])
+            (run.start() + part.start(), run.start() + part.end())
+            for part in PARTS.finditer(run.group())
         ]
         first = 0
         while first < len(parts):
-            last = next(
-                (
-                    last
-                    for last in range(len(parts) - 1, first - 1, -1)
-                    if is_phone(line, *_trimmed(line, parts[first][0], parts[last][1]))
-                ),
-                None,
-            )
-            if last is None:
-                first += 1
-                continue
-            yield _trimmed(line, parts[first][0], parts[last][1])
+            last, span = _longest_number(line, parts, first)
+            if span:
+                extension = EXTENSION.match(line, span[1])
+                yield span[0], extension.end() if extension else span[1]
             first = last + 1
+
+
+def _longest_number(line: str, parts: list[Span], first: int) -> tuple[int, Span | None]:
+    """The last of the parts that make a number with the first one, and where the number is; none:
+    the first part itself."""
+    digits, last = 0, first
+    while last < len(parts) and digits <= MAX_DIGITS:
+        digits += sum(map(str.isdigit, line[slice(*parts[last])]))
+        last += 1
+    for end in range(last - 1, first - 1, -1):
+        span = _trimmed(line, parts[first][0], parts[end][1])
+        if is_phone(line, *span):
+            return end, span
+    return first, None
 
 
 def _trimmed(line: str, start: int, end: int) -> Span:
@@ -94,46 +106,56 @@ def _trimmed(line: str, start: int, end: int) -> Span:
     return start, end
 
 
+NEAR = 40
+"""Characters before and after a number in which words are looked for."""
+
+
 def is_phone(line: str, start: int, end: int) -> bool:
     """Whether this part of a line is written like a telephone number: in international form, in the
     groups of North America or of Chinese mobiles, with the leading 0 of a national number that
     exists in one of some countries, or in any form of such a country beside a word that says so."""
     number = line[start:end]
-    groups = re.findall(r"\d+", number)
-    digits = "".join(groups)
+    digits = re.sub(r"\D", "", number)
     if not MIN_DIGITS <= len(digits) <= MAX_DIGITS or DATE.fullmatch(number):
         return False
-    before = line[max(0, start - NEAR) : start]
+    before, after = line[max(0, start - NEAR) : start], line[end : end + NEAR]
     if YEARS.fullmatch(number) or OTHER_LABEL.search(before):
         return False
     if NORTH_AMERICAN.fullmatch(number):
         return True
     if number.count("(") != number.count(")"):
         return False
-    if len(digits) <= MAX_LABELLED_DIGITS and "/" not in number and LABEL.search(before):
+    is_international = number.lstrip("(").startswith(("+", "00"))
+    is_short = is_international or len(digits) <= MAX_LABELLED_DIGITS
+    if is_short and "/" not in number and (LABEL.search(before) or LABEL_AFTER.match(after)):
         return True
-    has_word = bool(NEAR_WORD.search(before))
     if CHINESE_MOBILE.fullmatch(number):
-        is_chinese = CHINESE.search(line) or line.strip() == number
-        return bool(has_word or is_chinese or len(groups) > 1) and _is_valid(digits, "CN")
-    if number.lstrip("(").startswith(("+", "00")):
-        international = "+" + digits.removeprefix("00")
-        return _is_valid(international, None) or (
-            len(groups) > 1 and number[0] == "+" and _is_possible(international)
-        )
-    if digits.startswith("0") and 9 <= len(digits) <= 12:
-        is_grouped = _is_grouped(groups) and not POSTCODE.fullmatch(number)
+        return not OPERATOR.search(before) and _is_valid(digits, "CN")
+    if is_international:
+        return _is_international(number, digits)
+    is_among_others = re.search(r"\d $", before) or re.match(r" \d", after)
+    return _is_national(number, bool(NEAR_WORD.search(before)), not is_among_others)
+
+
+def _is_international(number: str, digits: str) -> bool:
+    number_with_plus = "+" + digits.removeprefix("00")
+    is_grouped = not number.endswith(digits) and number[0] == "+"
+    return _is_valid(number_with_plus, None) or (is_grouped and _is_possible(number_with_plus))
+
+
+def _is_national(number: str, has_word: bool, is_alone: bool) -> bool:
+    groups = re.findall(r"\d+", number)
+    if groups[0].startswith("0") and 9 <= sum(map(len, groups)) <= 12:
+        is_grouped = is_alone and _is_grouped(groups) and not POSTCODE.fullmatch(number)
         return (is_grouped or has_word) and _exists(number, LEADING_ZERO)
     if SPACED_NORTH_AMERICAN.fullmatch(number) and _is_valid(number, "US"):
         return True
     return has_word and _exists(number, NO_ZERO)
 
 
-NEAR = 40
-
-
 def _is_grouped(groups: list[str]) -> bool:
-    return 2 <= len(groups) <= 6 and len(groups[0]) <= 5 and min(map(len, groups)) >= 2
+    lengths = [len(group) for group in groups]
+    return 2 <= len(groups) <= 6 and min(lengths) >= 2 and (lengths[0] <= 5 or lengths == [6, 5])
 
 
 def _exists(number: str, regions: tuple[str, ...]) -> bool:

@@ -21,32 +21,42 @@ PRIVATE_KEY = re.compile(
 TOKENS = (
     r"(?:AKIA|ASIA|AROA|AIDA|AGPA|ANPA|ABIA|ACCA)[A-Z2-7][A-Z0-9]{15}",  # AWS
     r"gh[pousr]_[A-Za-z0-9]{30,}", r"github_pat_[A-Za-z0-9_]{22,}",
-    r"gl(?:pat|ptt|rt|dt|soat|cbt|agent)-[A-Za-z0-9_-]{20,}",
+    r"gl(?:pat|ptt|rt|dt|ft|soat|cbt|agent)-[A-Za-z0-9_-]{20,}",
     r"xox[abeoprs]-[A-Za-z0-9-]{10,}", r"xapp-\d-[A-Za-z0-9-]{20,}",  # Slack
-    r"https://hooks\.slack\.com/services/[A-Za-z0-9/]{20,}",
+    r"https://hooks\.slack\.com/services/[A-Za-z0-9_/]{20,}",
     r"https://discord(?:app)?\.com/api/webhooks/\d+/[A-Za-z0-9_-]{30,}",
     r"sk-(?:proj|svcacct|admin|ant|or)-[A-Za-z0-9_-]{16,}", r"sk-[A-Za-z0-9]{20,}",  # OpenAI
+    r"sk-[A-Za-z0-9_-]*T3BlbkFJ[A-Za-z0-9_-]{10,}", r"AKCp[A-Za-z0-9]{10,}",  # OpenAI, Artifactory
     r"hf_[A-Za-z0-9]{30,}", r"(?:api_org|r8)_[A-Za-z0-9]{30,}",  # Hugging Face, Replicate
     r"[spr]k_(?:live|test)_[A-Za-z0-9]{10,}", r"whsec_[A-Za-z0-9+/=]{20,}",  # Stripe
     r"AIza[A-Za-z0-9_-]{35}", r"ya29\.[A-Za-z0-9_-]{20,}", r"GOCSPX-[A-Za-z0-9_-]{20,}",  # Google
     r"npm_[A-Za-z0-9]{36}", r"pypi-AgE[A-Za-z0-9_-]{40,}", r"rubygems_[a-f0-9]{48}",
     r"do[opr]_v1_[a-f0-9]{64}", r"dapi[a-f0-9]{32}", r"dckr_pat_[A-Za-z0-9_-]{20,}",
     r"SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{16,64}", r"key-[a-f0-9]{32}",  # SendGrid, Mailgun
-    r"(?:AC|SK)[a-f0-9]{32}", r"sq0(?:atp|csp)-[A-Za-z0-9_-]{22,}",  # Twilio, Square
+    r"sq0(?:atp|csp)-[A-Za-z0-9_-]{22,}",  # Twilio, Square
     r"shp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}", r"EAA[A-Za-z0-9]{40,}",  # Shopify, Facebook
     r"glsa_[A-Za-z0-9]{32}_[a-f0-9]{8}", r"figd_[A-Za-z0-9_-]{30,}", r"lin_api_[A-Za-z0-9]{32,}",
     r"hv[sb]\.[A-Za-z0-9_-]{20,}", r"AGE-SECRET-KEY-1[A-Z0-9]{50,}", r"NRAK-[A-Z0-9]{27}",
     r"gsk_[A-Za-z0-9]{40,}", r"xai-[A-Za-z0-9]{40,}", r"tvly-[A-Za-z0-9-]{20,}",
     r"pplx-[A-Za-z0-9]{40,}", r"ATATT3[A-Za-z0-9_=-]{40,}", r"PMAK-[a-f0-9]{24}-[a-f0-9]{34}",
-    r"\d{8,10}:AA[A-Za-z0-9_-]{33}",  # Telegram
-    r"[MNO][A-Za-z0-9_-]{23,25}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,38}",  # Discord
     r"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]{4,})?",  # JSON Web Tokens
 )  # fmt: skip
 """By their prefixes, as the services document them."""
-TOKEN = re.compile(rf"(?<![A-Za-z0-9_])(?:{'|'.join(TOKENS)})")
+TOKENS_WITHOUT_PREFIX = (
+    r"\d{8,10}:[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])",  # Telegram
+    r"[MNO][A-Za-z0-9_-]{23,25}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,38}",  # Discord
+    r"(?:AC|SK)[a-z0-9]{32}(?![A-Za-z0-9])",  # Twilio
+    r"AP[0-9A-F](?=(?:[A-Za-z]*\d){3})[A-Za-z0-9]{20,}",  # Artifactory
+)
+TOKEN_MIDDLES = (
+    "[0-9]{8}:[A-Za-z0-9_-]{8}", r"\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{8}", "(?:AC|SK)[a-z0-9]{8}",
+    "AP[0-9A-F][A-Za-z0-9]{12}",
+)  # fmt: skip
+TOKEN = re.compile(rf"(?<![A-Za-z0-9_])(?:{'|'.join((*TOKENS, *TOKENS_WITHOUT_PREFIX))})")
 
 NAMES = (
-    r"pass(?:word|wd|phrase|code)?|pwd|psw|secret|client[_-]?secret|app[_-]?secret"
+    r"(?:[a-z]+[_-]?)?(?:password|passwd|passphrase|pwd|api[_-]?(?:pass|pw|key|token))|pass(?:code)?|psw"
+    r"|(?:client|app)?[_-]?secret"
     r"|(?:secret|private|encryption|signing|account|shared|master)[_ -]?(?:access[_-]?)?key"
     r"|(?:api|access|auth(?:orization)?)[_ -]?(?:key|token|secret)"
     r"|(?:refresh|bearer|session|bot|id)[_-]?token|token|credentials?"
@@ -56,13 +66,14 @@ CHINESE_NAMES = "密码|密碼|口令|密钥|令牌|パスワード|비밀번호
 # Words may stand before the name (DB_PASSWORD, x-api-key), not after it (max_tokens, token_count).
 ASSIGNED = re.compile(
     rf"(?:(?<![{LETTERS}])|(?<=_)|(?<=[a-z])(?=[A-Z]))(?:(?i:{NAMES})|{CHINESE_NAMES})(?![{WORD}])"
-    r"(?:[\"'\])]{0,3}\s{0,4}(?::=|=>|==|[=:：])|\s{1,2}(?i:is|was|ist|es|est)(?=\s)|是|为)\s{0,4}"
-    r"(?:(?P<quote>[\"'`])(?P<quoted>[^\"'`\s]{6,200})(?P=quote)"
+    r"(?:[\"'\])]{0,3}[ \t]*(?::=|=>|==|::|[=:：])|\s{1,2}(?i:is|was|ist|es|est)(?=\s)|是|为)[ \t]*"
+    r"(?:[\"'`](?P<quoted>[^\"'`\s]{6,200})[\"'`]"
     r"|(?P<bare>[^\s\"'`<>(){}\[\],;|，。；]{6,200}))"
 )
 USER_AND_PASSWORD = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s:/@\"']{0,64}:(?P<password>[^\s/@\"']{3,100})@(?=[\w\[$])"
 )
+AWS_SECRET = re.compile(r"(?i:aws).{0,60}[\"'](?P<key>[A-Za-z0-9/+]{40})[\"']")
 AUTHORIZATION = re.compile(
     r"(?i:bearer|basic|authorization: token)\s+(?P<credentials>[A-Za-z0-9._~+/-]{16,}={0,2})"
 )
@@ -78,6 +89,8 @@ CODE = re.compile(
 )
 MIN_ENTROPY = 2.2
 """Bits a character; of 8 characters, about five are different."""
+RANDOM_ENTROPY = 3.2
+LONGER_THAN_WORDS = 20
 
 
 def secret_spans(line: str) -> Iterator[Span]:
@@ -90,6 +103,7 @@ def secret_spans(line: str) -> Iterator[Span]:
     for match in AUTHORIZATION.finditer(line):
         if is_random(match["credentials"]):
             found.append(match.span("credentials"))
+    found += [match.span("key") for match in AWS_SECRET.finditer(line)]
     for match in ASSIGNED.finditer(line):
         group = "quoted" if match["quoted"] else "bare"
         start = match.start(group)
@@ -107,13 +121,15 @@ def is_password(value: str, is_quoted: bool) -> bool:
     has_digit = any(sign.isdigit() for sign in value)
     has_letter = any(sign.isalpha() for sign in value)
     if is_quoted:
-        return has_digit or not re.fullmatch(r"[A-Za-z_./:-]+", value)
+        is_words = re.fullmatch(r"[A-Za-z_./:-]+", value)
+        is_run = value.isalpha() and len(value) >= LONGER_THAN_WORDS
+        return has_digit or not is_words or (is_run and entropy(value) > RANDOM_ENTROPY)
     return has_digit and has_letter and not CODE.fullmatch(value)
 
 
 def is_random(value: str) -> bool:
     """Whether a run of characters holds more than a word or a path does."""
-    return any(sign.isdigit() for sign in value) and entropy(value) > 3
+    return any(sign.isdigit() for sign in value) and entropy(value) > RANDOM_ENTROPY
 
 
 def entropy(value: str) -> float:
@@ -122,20 +138,25 @@ def entropy(value: str) -> float:
     return -sum(count / len(value) * math.log2(count / len(value)) for count in counts)
 
 
-_TOKEN_STARTS = (
-    re.sub(r"\{\d+(?:,\d*)?\}", "{3}", token).replace(r"\d", "[0-9]") for token in TOKENS
-)
-_ASSIGNS = r"[\x22')\]]{0,3}[ \t]{0,4}(?::=|[=:：是为]|(?i:is|was|ist|es|est)[ \t])"
+_ASSIGNS = r"[\x22')\]]*[ \t]*(?::=|[=:：是为]|(?i:is|was|ist|es|est)[ \t])"
+
+
+def _start(token: str) -> str:
+    """A token up to its first counted part: Rust's ``regex`` is slow where it has much to count."""
+    return token.partition("{")[0].replace(r"\d", "[0-9]") + "{4}"
+
 
 SECRETS = Recogniser(
     "secret",
     "|".join(
         (
-            rf"(?:(?i:pass(?:word|wd|phrase|code)?|pwd|psw|secret|key|token|credentials?|wort"
+            rf"(?:(?i:pass(?:word|wd|phrase|code)?|pwd|apipass|psw|secret|key|token|credentials?|wort"
             rf"|contraseña|mot de passe|senha|hasło|пароль)|{CHINESE_NAMES}){_ASSIGNS}",
             r"PRIVATE KEY|(?i:bearer|basic|token)[ \t]+[A-Za-z0-9._~+/-]{12}",
-            r"//[^\s/@]{1,64}:[^\s/@]{3,64}@",
-            *_TOKEN_STARTS,
+            r"(?i:aws)[^\n]*(?i:key|pw|pass|token|secret)[^\n]*[\x22'][A-Za-z0-9/+]{8}",
+            r"//[^ \t\n/@]+:[^ \t\n/@]+@",
+            *map(_start, TOKENS),
+            *TOKEN_MIDDLES,
         )
     ),
     secret_spans,

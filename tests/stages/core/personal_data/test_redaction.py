@@ -59,6 +59,9 @@ def test_only_the_kinds_asked_for_are_redacted():
         ("phone", ["(415) 555-2671", "+1 415.555.2671"]),
         ("ip_address", ["2001:db8:0:0::7334", "2001:DB8::7334"]),
         ("credit_card", ["4111 1111 1111 1111", "4111-1111-1111-1111"]),
+        ("phone", ["138 1234 5678", "+86 13812345678"]),
+        ("iban", ["DE89 3704 0044 0532 0130 00", "de89370400440532013000"]),
+        ("national_id", ["536-90-4399", "536904399"]),
     ],
 )
 def test_every_spelling_has_one_digest(kind, spellings):
