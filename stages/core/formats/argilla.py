@@ -71,38 +71,38 @@ def read_annotated(fields: Fields) -> Annotated:
 
 def _nested(fields: Fields) -> Annotated:
     answers: dict[str, list[Answer]] = {}
-    responses = fields.get("responses") or []
+    responses = fields.get("responses")
     if isinstance(responses, dict):  # 2.x: by question
         for question, given in responses.items():
             answers[question] = [_answer(item) for item in _submitted(given)]
     else:  # 1.x: by annotator
         for response in _submitted(responses):
-            for question, item in (response.get("values") or {}).items():
+            for question, item in _as_object(response.get("values")).items():
                 value = item.get("value") if isinstance(item, dict) else item
                 answer = Answer(value, str(response.get("user_id") or ""))
                 answers.setdefault(question, []).append(answer)
-    suggestions = fields.get("suggestions") or {}
+    suggestions = fields.get("suggestions")
     if isinstance(suggestions, list):
         suggestions = {
-            item.get("question_name"): item for item in suggestions if isinstance(item, dict)
+            str(item.get("question_name")): item for item in suggestions if isinstance(item, dict)
         }
-    for question, item in suggestions.items():
+    for question, item in _as_object(suggestions).items():
         value = item.get("value") if isinstance(item, dict) else item
         if not answers.get(question) and value is not None:
             answers[question] = [Answer(value)]
-    return Annotated(dict(fields["fields"]), answers)
+    return Annotated(_as_object(fields["fields"]), answers)
 
 
 def _flat(fields: Fields) -> Annotated:
     answers: dict[str, list[Answer]] = {}
     for name in fields:
         question, _, part = name.rpartition(".")
-        if part == "responses" and fields[name]:
-            users = fields.get(f"{name}.users") or []
-            states = fields.get(f"{name}.status") or []
+        if part == "responses":
+            users = _as_list(fields.get(f"{name}.users"))
+            states = _as_list(fields.get(f"{name}.status"))
             answers[question] = [
                 Answer(value, str(users[number]) if number < len(users) else "")
-                for number, value in enumerate(fields[name])
+                for number, value in enumerate(_as_list(fields[name]))
                 if number >= len(states) or states[number] == "submitted"
             ]
     for name, value in fields.items():
@@ -117,8 +117,7 @@ def _flat_list(fields: Fields) -> Annotated:
     questions = [name[: -len(ending)] for name in fields if name.endswith(ending)]
     answers: dict[str, list[Answer]] = {}
     for question in questions:
-        given = fields.get(question)
-        answers[question] = [_answer(item) for item in _submitted(given)]
+        answers[question] = [_answer(item) for item in _submitted(fields.get(question))]
         suggested = fields.get(question + ending)
         if not answers[question] and suggested is not None:
             answers[question] = [Answer(suggested)]
@@ -131,12 +130,19 @@ def _flat_list(fields: Fields) -> Annotated:
     return Annotated(others, answers)
 
 
+def _as_object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _as_list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _submitted(responses: object) -> list[dict[str, Any]]:
     """The responses that are not drafts and were not discarded."""
-    given = responses if isinstance(responses, list) else []
     return [
         item
-        for item in given
+        for item in _as_list(responses)
         if isinstance(item, dict) and item.get("status") in (None, "submitted")
     ]
 
@@ -179,7 +185,7 @@ def _ranks(value: Any, names: Iterable[str]) -> dict[str, float]:
     if isinstance(value, dict) and isinstance(value.get("value"), list):  # as a table writes it
         value = [
             {"value": name, "rank": rank}
-            for name, rank in zip(value["value"], value.get("rank") or [], strict=False)
+            for name, rank in zip(value["value"], _as_list(value.get("rank")), strict=False)
         ]
     if isinstance(value, list):
         entries = [

@@ -38,13 +38,13 @@ def _read_turn(turn: object) -> dict[str, str]:
         raise ValueError("the dialogue has a turn that is not an object")
     if turn.get("tool_calls") or turn.get("function_call"):
         raise ValueError("the dialogue calls a tool, which no stage trains on")
-    name = turn.get("from", turn.get("role"))
+    name = turn.get("from") or turn.get("role")
     role = ROLES.get(name.lower()) if isinstance(name, str) else None
     if role is None:
         raise ValueError(
             "the dialogue has a turn by another than user (human), assistant (gpt) and system"
         )
-    content = _text(turn.get("value", turn.get("content")))
+    content = _text(turn.get("value") if turn.get("value") is not None else turn.get("content"))
     if content is None:
         raise ValueError("the dialogue has a turn that is not text")
     return {"role": role, "content": content}
@@ -161,7 +161,7 @@ def _openai_pair(fields: Fields) -> Rows:
 
 
 def _is_hh(fields: Fields) -> bool:
-    if "prompt" in fields:
+    if fields.get("prompt") is not None:
         return False
     pair = (fields.get("chosen"), fields.get("rejected"))
     return all(isinstance(text, str) and DIALOGUE_TURN.match(text) for text in pair)

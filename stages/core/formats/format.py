@@ -83,4 +83,7 @@ def as_number(value: object) -> float | None:
     """A finite number as such; None: it is something else (a truth value too)."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer of hundreds of digits
+        return None

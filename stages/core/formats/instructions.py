@@ -30,10 +30,13 @@ def _instruction(fields: Fields, name: str, about: str) -> Any:
     instruction = _text(fields, name)
     matter = _text(fields, about) if about and fields.get(about) is not None else ""
     prompt = f"{instruction}\n\n{matter}" if matter.strip() else instruction
+    history = fields.get("history") or []
+    if not isinstance(history, list):
+        raise ValueError("history is not a list")
     messages: list[dict[str, str]] = []
     if fields.get("system"):
         messages.append({"role": "system", "content": _text(fields, "system")})
-    for turn in fields.get("history") or ():
+    for turn in history:
         if not isinstance(turn, list | tuple) or len(turn) != 2:
             raise ValueError("history has a turn that is no pair of texts")
         messages += [

@@ -39,7 +39,7 @@ def _turns(root: Node) -> Iterator[tuple[Dialogue, list[Node]]]:
     stack: list[tuple[Dialogue, Node]] = [([], root)]
     while stack:
         before, node = stack.pop()
-        if not isinstance(node, dict) or not isinstance(node.get("text"), str):
+        if not isinstance(node.get("text"), str):
             raise ValueError("the tree has a message without text")
         if len(before) >= MAX_TURNS:
             raise ValueError("nested too deeply")
@@ -48,18 +48,16 @@ def _turns(root: Node) -> Iterator[tuple[Dialogue, list[Node]]]:
             raise ValueError("the tree has a message by another than prompter and assistant")
         dialogue = [*before, {"role": role, "content": node["text"]}]
         replies = node.get("replies") or []
-        if not isinstance(replies, list):
-            raise ValueError("the tree has replies that are no list")
-        kept = [reply for reply in replies if _is_kept(reply)]
+        if not isinstance(replies, list) or not all(isinstance(item, dict) for item in replies):
+            raise ValueError("the tree has replies that are no list of messages")
+        kept = [
+            reply
+            for reply in replies
+            if not reply.get("deleted") and reply.get("review_result") is not False
+        ]
         if role == "user":
             yield dialogue, kept
         stack += [(dialogue, reply) for reply in reversed(kept)]
-
-
-def _is_kept(node: object) -> bool:
-    if not isinstance(node, dict):
-        return True  # and refused where it is read
-    return not node.get("deleted") and node.get("review_result") is not False
 
 
 def _demonstrations(fields: Fields) -> Rows:
@@ -109,7 +107,9 @@ def gather_trees(records: Iterator[Record]) -> Iterator[Record]:
                     yield record._replace(fields=None, reason=reason)
                     continue
                 fields = record.fields or {}
-                row = (str(fields.get(TREE)), record.line, json.dumps(fields, default=str))
+                # As JSON, what is no valid Unicode can be stored too.
+                tree = json.dumps(fields.get(TREE), default=str)
+                row = (tree, record.line, json.dumps(fields, default=str))
                 database.execute("INSERT INTO messages VALUES (?, ?, ?)", row)
             database.execute("CREATE INDEX by_tree ON messages (tree, line)")
             order = "SELECT tree FROM messages GROUP BY tree ORDER BY MIN(line)"
@@ -134,10 +134,10 @@ def _message_fault(record: Record) -> str:
 
 def _trees(messages: list[tuple[int, Node]]) -> Iterator[Record]:
     """The trees among messages with one ``message_tree_id`` (there should be one)."""
-    replies: dict[object, list[tuple[int, Node]]] = {}
+    replies: dict[str, list[tuple[int, Node]]] = {}
     for line, message in messages:
-        replies.setdefault(message.get("parent_id") or None, []).append((line, message))
-    for line, root in replies.pop(None, []):
+        replies.setdefault(str(message.get("parent_id") or ""), []).append((line, message))
+    for line, root in replies.pop("", []):
         waiting = [root]
         while waiting:
             node = waiting.pop()

@@ -10,7 +10,7 @@ def _has(*names: str, kind: type) -> Callable[[Fields], bool]:
 
 
 def _implicit(fields: Fields) -> bool:
-    return "prompt" not in fields and _has("chosen", "rejected", kind=list)(fields)
+    return fields.get("prompt") is None and _has("chosen", "rejected", kind=list)(fields)
 
 
 def _judged(fields: Fields) -> Rows:
@@ -43,7 +43,9 @@ FORMATS = (
     Format(
         "TRL conversational preference",
         "prompt, chosen, rejected as messages",
-        lambda fields: "prompt" in fields and _has("chosen", "rejected", kind=list)(fields),
+        lambda fields: (
+            fields.get("prompt") is not None and _has("chosen", "rejected", kind=list)(fields)
+        ),
         PAIRS_WITH_PROMPT,
     ),
     Format(

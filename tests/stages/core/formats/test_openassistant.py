@@ -121,7 +121,8 @@ def test_messages_in_a_circle_and_endless_threads_end():
 
 def test_a_tree_with_foreign_nodes_is_refused():
     for bad, reason in (
-        ("x", "message without text"),
+        ("x", "no list of messages"),
+        ({"role": "assistant"}, "message without text"),
         ({"text": "x", "role": "moderator"}, "another than prompter"),
         ({"text": "x", "role": "assistant", "replies": 3}, "no list"),
     ):
