@@ -5,6 +5,7 @@ import io
 import shutil
 import tempfile
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from stages.core.sources.records import (
     HEAD_CHARACTERS,
@@ -13,6 +14,9 @@ from stages.core.sources.records import (
     BrokenFileError,
     Record,
 )
+
+if TYPE_CHECKING:
+    import pyarrow
 
 PARQUET_ROWS = 256
 
@@ -93,8 +97,26 @@ def parquet_records(stream: io.BufferedReader, *, is_compressed: bool) -> Iterat
         if is_compressed:  # Parquet is read from its end
             shutil.copyfileobj(stream, plain)
         file = pyarrow.parquet.ParquetFile(plain if is_compressed else stream)
-        number = 0
+        number = 1
         for batch in file.iter_batches(batch_size=PARQUET_ROWS):
-            for fields in batch.to_pylist():
-                number += 1
-                yield Record(number, fields)
+            try:
+                rows = batch.to_pylist()
+            except (ValueError, OverflowError):
+                yield from _single_rows(batch, number)
+            else:
+                for offset, fields in enumerate(rows):
+                    yield Record(number + offset, fields)
+            number += batch.num_rows
+
+
+def _single_rows(batch: "pyarrow.RecordBatch", first: int) -> Iterator[Record]:
+    """The rows of a batch of which some hold what Python cannot represent."""
+    for offset in range(batch.num_rows):
+        try:
+            (fields,) = batch.slice(offset, 1).to_pylist()
+        except UnicodeDecodeError:
+            yield Record(first + offset, None, "invalid UTF-8")
+        except (ValueError, OverflowError):
+            yield Record(first + offset, None, "a date or number is out of range")
+        else:
+            yield Record(first + offset, fields)

@@ -1,4 +1,4 @@
-"""Collecting users' files: formats, mapping, bad records, splits."""
+"""Collecting users' files: formats, mapping, bad records."""
 
 import csv
 import gzip
@@ -10,36 +10,11 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from stages import collect
-from stages.core.artifacts import make_artifact
-from stages.core.config import CollectConfig, Compute, DataSource
-from stages.core.contracts import CollectInputs
 from stages.core.errors import UserError
 from stages.core.schemas import read_jsonl
 
 REAL_DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 needs_real_data = pytest.mark.skipif(not REAL_DATA.is_dir(), reason="no ../shared/data")
-
-
-@pytest.fixture(autouse=True)
-def _data_root(tmp_path, monkeypatch):
-    monkeypatch.setenv("RLHF_DATA_ROOT", str(tmp_path))
-
-
-def run(tmp_path, kind, *files, held_out=(), max_reject_share=1.0, name="out", **source):
-    out_dir = tmp_path / name
-    out_dir.mkdir(exist_ok=True)
-    inputs = {
-        kind: tuple(make_artifact("source", file) for file in files),
-        f"{kind}_held_out": tuple(make_artifact("source", file) for file in held_out),
-    }
-    source = {"held_out_share": 0.0} | source
-    config = CollectConfig(max_reject_share=max_reject_share, **{kind: DataSource(**source)})
-    outputs, metrics = collect.run(config, CollectInputs(**inputs), Compute(), out_dir)
-    folder = getattr(outputs, kind).locate()
-    train, held = (list(read_jsonl(folder / f"{split}.jsonl")) for split in ("train", "held_out"))
-    rejects = list(read_jsonl(out_dir / "rejects.jsonl"))
-    return train, held, rejects, metrics, outputs
 
 
 def write_rows(path, rows):
@@ -64,11 +39,11 @@ def parquet(path):
     return path.read_bytes()
 
 
-def test_labelled_text_is_split_by_its_text(tmp_path):
+def test_labelled_text_is_split_by_its_text(tmp_path, collected):
     rows = [{"sentence": f"Text {number % 9}", "label": number % 2} for number in range(36)]
     path = write_rows(tmp_path / "labelled.jsonl", [*rows, {"sentence": "No label"}])
-    train, held_out, rejects, metrics, outputs = run(
-        tmp_path, "labelled", path, columns={"text": "sentence"}, held_out_share=0.3
+    train, held_out, rejects, metrics, outputs, _ = collected(
+        "labelled", path, columns={"text": "sentence"}, held_out_share=0.3
     )
     assert outputs.labelled.kind == "labelled"
     assert metrics["labelled_train"] + metrics["labelled_held_out"] == 36
@@ -79,7 +54,7 @@ def test_labelled_text_is_split_by_its_text(tmp_path):
 
 @pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".array.json", ".csv", ".tsv", ".parquet"])
-def test_every_format_gives_the_same_rows(tmp_path, suffix, compression):
+def test_every_format_gives_the_same_rows(tmp_path, collected, suffix, compression):
     content = {
         ".jsonl": lambda: LINES,
         ".json": lambda: LINES,
@@ -91,13 +66,13 @@ def test_every_format_gives_the_same_rows(tmp_path, suffix, compression):
     pack = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[compression]
     path = tmp_path / f"data{suffix}{compression}"
     path.write_bytes(pack(content))
-    train, held_out, rejects, metrics, _ = run(tmp_path, "sft", path)
+    train, held_out, rejects, metrics, _, _ = collected("sft", path)
     assert train == ROWS
     assert (held_out, rejects) == ([], [])
     assert metrics == {"sft_train": 40.0, "sft_held_out": 0.0, "sft_rejected": 0.0}
 
 
-def test_bad_lines_are_set_aside_and_nothing_else_is_lost(tmp_path):
+def test_bad_lines_are_set_aside_and_nothing_else_is_lost(tmp_path, collected):
     path = tmp_path / "data.jsonl"
     good = b'{"prompt": "p%d", "completion": "c"}\r\n'
     bad = [
@@ -116,7 +91,7 @@ def test_bad_lines_are_set_aside_and_nothing_else_is_lost(tmp_path):
     for number, (line, _) in enumerate(bad, 1):
         lines += [line, good % number]
     path.write_bytes(b"".join(lines).rstrip())
-    train, _, rejects, metrics, _ = run(tmp_path, "sft", path)
+    train, _, rejects, metrics, _, _ = collected("sft", path)
     assert [row["prompt"] for row in train] == [f"p{number}" for number in range(len(bad) + 1)]
     assert [row["reason"] for row in rejects] == [reason for _, reason in bad]
     assert [row["line"] for row in rejects] == [3 + 2 * number for number in range(len(bad))]
@@ -125,13 +100,13 @@ def test_bad_lines_are_set_aside_and_nothing_else_is_lost(tmp_path):
     assert metrics["sft_rejected"] == len(bad)
 
 
-def test_bad_table_rows_are_set_aside(tmp_path):
+def test_bad_table_rows_are_set_aside(tmp_path, collected):
     path = tmp_path / "data.csv"
     path.write_bytes(
         b'prompt,completion\r\na,b\r\n\r\nonly one\r\n"x"y,z\r\n\xe9,b\r\n'
         b'"two\nlines",b\r\nc,\r\nd,e'
     )
-    train, _, rejects, _, _ = run(tmp_path, "sft", path)
+    train, _, rejects, _, _, _ = collected("sft", path)
     assert [row["prompt"] for row in train] == ["a", "two\nlines", "d"]
     assert [(row["line"], row["reason"]) for row in rejects] == [
         (4, "other number of cells than the header"),
@@ -141,10 +116,10 @@ def test_bad_table_rows_are_set_aside(tmp_path):
     ]
 
 
-def test_array_elements_are_checked_one_by_one(tmp_path):
+def test_array_elements_are_checked_one_by_one(tmp_path, collected):
     path = tmp_path / "data.json"
     path.write_text('[\n{"text": "a"},\n3,\n{"text": ""},\n{"text": "b"}\n]\n')
-    train, _, rejects, _, _ = run(tmp_path, "documents", path)
+    train, _, rejects, _, _, _ = collected("documents", path)
     assert [row["text"] for row in train] == ["a", "b"]
     assert [(row["line"], row["reason"]) for row in rejects] == [
         (3, "not a JSON object"),
@@ -168,15 +143,15 @@ def test_array_elements_are_checked_one_by_one(tmp_path):
         ("a.docx", b"x", r"a\.docx: unknown format '\.docx'; convert or rename"),
     ],
 )
-def test_unreadable_files_are_refused(tmp_path, name, content, message):
+def test_unreadable_files_are_refused(tmp_path, collected, name, content, message):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
-        run(tmp_path, "documents", path, max_reject_share=0.1)
+        collected("documents", path, max_reject_share=0.1)
     assert "\n" not in str(caught.value)
 
 
-def test_too_many_rejects_name_the_commonest_reasons(tmp_path):
+def test_too_many_rejects_name_the_commonest_reasons(tmp_path, collected):
     rows = [{"text": "ok"}] * 4 + [{"text": 1}] * 3 + [{"text": ""}] * 2 + [{"txt": 1}, [1], 2]
     path = write_rows(tmp_path / "a.jsonl", rows)
     message = (
@@ -186,117 +161,66 @@ def test_too_many_rejects_name_the_commonest_reasons(tmp_path):
         r"2x not a JSON object \(as in a\.jsonl:11\); .*rejects\.jsonl"
     )
     with pytest.raises(UserError, match=message):
-        run(tmp_path, "documents", path, max_reject_share=0.5)
+        collected("documents", path, max_reject_share=0.5)
     assert len(list(read_jsonl(tmp_path / "out" / "rejects.jsonl"))) == 8
 
 
-def test_wrong_columns_show_how_to_map_them(tmp_path):
+def test_wrong_columns_show_how_to_map_them(tmp_path, collected):
     path = write_rows(tmp_path / "a.jsonl", [{"prompt": "a", "response": "b", "n": 1}] * 9)
     message = (
         "the file has the columns prompt, response, n; map them, for instance "
         r'collect\.sft\.columns=\{"completion": "response"\}'
     )
     with pytest.raises(UserError, match=message):
-        run(tmp_path, "sft", path, max_reject_share=0.1)
-    train, *_ = run(tmp_path, "sft", path, columns={"completion": "response"})
+        collected("sft", path, max_reject_share=0.1)
+    train, *_ = collected("sft", path, columns={"completion": "response"})
     assert train == [{"prompt": "a", "completion": "b"}] * 9
     with pytest.raises(UserError, match=r"collect\.sft\.columns: 'complete' is no column of ours"):
-        run(tmp_path, "sft", path, columns={"complete": "response"})
+        collected("sft", path, columns={"complete": "response"})
 
 
-def test_plain_text_can_only_be_documents(tmp_path):
+def test_plain_text_can_only_be_documents(tmp_path, collected):
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(UserError, match=r"a\.txt: plain text can only be documents"):
-        run(tmp_path, "sft", tmp_path / "a.txt")
+        collected("sft", tmp_path / "a.txt")
 
 
-def test_long_texts_are_cut_between_paragraphs_without_loss(tmp_path):
+def test_long_texts_are_cut_between_paragraphs_without_loss(tmp_path, collected):
     paragraphs = [f"Paragraph {number}. " + "Wörd " * 150 for number in range(200)]
     path = tmp_path / "novel.txt"
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n\r\n".join(paragraphs).encode())
-    train, *_ = run(tmp_path, "documents", path)
+    train, *_ = collected("documents", path)
     assert len(train) > 5
     assert all(len(row["text"]) <= 20_000 and row["text"].startswith("Para") for row in train)
     assert "\n\n".join(row["text"] for row in train).split() == " ".join(paragraphs).split()
     path.write_text("x" * 50_000)
-    assert [len(row["text"]) for row in run(tmp_path, "documents", path)[0]] == [
+    assert [len(row["text"]) for row in collected("documents", path)[0]] == [
         20000,
         20000,
         10000,
     ]
 
 
-def test_special_tokens_in_data_stay_text(tmp_path):
+def test_special_tokens_in_data_stay_text(tmp_path, collected):
     text = "He wrote <|endoftext|> and <|im_end|>\n<|im_start|>system"
-    train, *_ = run(tmp_path, "documents", write_rows(tmp_path / "a.jsonl", [{"text": text}]))
+    train, *_ = collected("documents", write_rows(tmp_path / "a.jsonl", [{"text": text}]))
     assert train == [{"text": text}]
-
-
-# -------------------------------------------------------------------------------------- splitting
-
-
-def test_all_records_of_a_prompt_are_on_one_side(tmp_path):
-    rows = [{"prompt": f"q {i % 50}".upper() if i % 2 else f"q  {i % 50}", "completion": str(i)}
-            for i in range(500)]  # fmt: skip
-    path = write_rows(tmp_path / "a.jsonl", rows)
-    train, held_out, *_ = run(tmp_path, "sft", path, held_out_share=0.3)
-    sides = [{row["prompt"].casefold().split()[1] for row in split} for split in (train, held_out)]
-    assert not sides[0] & sides[1]
-    assert len(train) + len(held_out) == 500
-    assert 5 <= len(sides[1]) <= 25
-
-
-@pytest.mark.parametrize("share", [1e-9, 1.0])
-def test_few_prompts_still_fill_both_splits(tmp_path, share):
-    path = write_rows(tmp_path / "a.jsonl", ROWS[:3])
-    train, held_out, *_ = run(tmp_path, "sft", path, held_out_share=share)
-    assert sorted((len(train), len(held_out))) == [1, 2]
-    assert {row["prompt"] for row in train + held_out} == {row["prompt"] for row in ROWS[:3]}
-
-
-def test_a_single_prompt_cannot_be_split(tmp_path):
-    path = write_rows(tmp_path / "a.jsonl", ROWS[:1] * 5)
-    with pytest.raises(UserError, match=r"collect\.sft: no .* record among 5.*different prompts"):
-        run(tmp_path, "sft", path, held_out_share=0.1)
-
-
-def test_given_held_out_files_are_used(tmp_path):
-    train_path = write_rows(tmp_path / "a.jsonl", ROWS[:30])
-    held_out_path = write_rows(tmp_path / "b.jsonl", ROWS[30:])
-    train, held_out, *_ = run(
-        tmp_path, "sft", train_path, held_out=[held_out_path], held_out_share=0.5,
-        max_held_out_records=4,
-    )  # fmt: skip
-    assert train == ROWS[:30]
-    assert len(held_out) == 4
-    with pytest.raises(UserError, match=r"collect\.sft\.paths: held-out files only"):
-        run(tmp_path, "sft", held_out=[held_out_path])
-
-
-def test_results_are_equal_run_by_run(tmp_path):
-    path = write_rows(tmp_path / "a.jsonl", ROWS)
-    runs = [
-        run(tmp_path, "sft", path, held_out_share=0.2, max_records=7, name=name) for name in "ab"
-    ]
-    assert runs[0][4].sft.digest == runs[1][4].sft.digest
-    assert len(runs[0][0]) == 7
-    assert [row for row in ROWS if row in runs[0][0]] == runs[0][0]
 
 
 # -------------------------------------------------------------------------------------- real data
 
 
 @needs_real_data
-def test_real_files(tmp_path):
+def test_real_files(tmp_path, collected):
     dolly = REAL_DATA / "sft" / "dolly_hhrlhf_train_small.jsonl.gz"
     with pytest.raises(UserError, match=r'columns=\{"completion": "response"\}'):
-        run(tmp_path, "sft", dolly, max_reject_share=0.05)
-    assert len(run(tmp_path, "sft", dolly, columns={"completion": "response"})[0]) == 1000
+        collected("sft", dolly, max_reject_share=0.05)
+    assert len(collected("sft", dolly, columns={"completion": "response"})[0]) == 1000
     harmless = REAL_DATA / "preferences" / "hh_harmless_raw_200.jsonl.gz"
-    train, _, rejects, _, _ = run(tmp_path, "preferences", harmless, max_reject_share=0.05)
+    train, _, rejects, _, _, _ = collected("preferences", harmless, max_reject_share=0.05)
     assert len(train) == 199
     assert [row["line"] for row in rejects] == [87]
     assert all("\n\nHuman:" not in row["chosen"] for row in train)
     novel = REAL_DATA / "pretrain" / "novel_Hardy_Madding_1874.txt.gz"
-    train, *_ = run(tmp_path, "documents", novel)
+    train, *_ = collected("documents", novel)
     assert 30 < len(train) < 60

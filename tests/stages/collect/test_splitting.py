@@ -14,11 +14,60 @@ def write_rows(path, rows):
     return path
 
 
+ROWS = [{"prompt": f"question {i}", "completion": f"answer {i}"} for i in range(40)]
+
+
 def by_user(count, users):
     return [
         {"prompt": f"q {number}", "completion": f"u{number % users} says", "user": number % users}
         for number in range(count)
     ]
+
+
+def test_all_records_of_a_prompt_are_on_one_side(tmp_path, collected):
+    rows = [{"prompt": f"q {i % 50}".upper() if i % 2 else f"q  {i % 50}", "completion": str(i)}
+            for i in range(500)]  # fmt: skip
+    path = write_rows(tmp_path / "a.jsonl", rows)
+    train, held_out, *_ = collected("sft", path, held_out_share=0.3)
+    sides = [{row["prompt"].casefold().split()[1] for row in split} for split in (train, held_out)]
+    assert not sides[0] & sides[1]
+    assert len(train) + len(held_out) == 500
+    assert 5 <= len(sides[1]) <= 25
+
+
+@pytest.mark.parametrize("share", [1e-9, 1.0])
+def test_few_prompts_still_fill_both_splits(tmp_path, collected, share):
+    path = write_rows(tmp_path / "a.jsonl", ROWS[:3])
+    train, held_out, *_ = collected("sft", path, held_out_share=share)
+    assert sorted((len(train), len(held_out))) == [1, 2]
+    assert {row["prompt"] for row in train + held_out} == {row["prompt"] for row in ROWS[:3]}
+
+
+def test_a_single_prompt_cannot_be_split(tmp_path, collected):
+    path = write_rows(tmp_path / "a.jsonl", ROWS[:1] * 5)
+    with pytest.raises(UserError, match=r"collect\.sft: no .* record among 5.*different prompts"):
+        collected("sft", path, held_out_share=0.1)
+
+
+def test_given_held_out_files_are_used(tmp_path, collected):
+    train_path = write_rows(tmp_path / "a.jsonl", ROWS[:30])
+    held_out_path = write_rows(tmp_path / "b.jsonl", ROWS[30:])
+    train, held_out, *_ = collected(
+        "sft", train_path, held_out=[held_out_path], held_out_share=0.5,
+        max_held_out_records=4,
+    )  # fmt: skip
+    assert train == ROWS[:30]
+    assert len(held_out) == 4
+    with pytest.raises(UserError, match=r"collect\.sft\.paths: held-out files only"):
+        collected("sft", held_out=[held_out_path])
+
+
+def test_results_are_equal_run_by_run(tmp_path, collected):
+    path = write_rows(tmp_path / "a.jsonl", ROWS)
+    runs = [collected("sft", path, held_out_share=0.2, max_records=7, name=name) for name in "ab"]
+    assert runs[0][4].sft.digest == runs[1][4].sft.digest
+    assert len(runs[0][0]) == 7
+    assert [row for row in ROWS if row in runs[0][0]] == runs[0][0]
 
 
 def test_a_group_is_on_one_side(tmp_path, collected):

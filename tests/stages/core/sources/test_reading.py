@@ -113,6 +113,19 @@ def test_damage_within_parquet_keeps_the_row_groups_before(tmp_path):
     assert last.reason == CUT_OFF
 
 
+def test_parquet_values_that_python_cannot_hold_are_named(tmp_path):
+    path = tmp_path / "a.parquet"
+    texts = pyarrow.array([b"a", b"\xff", b"c", b"d"]).view(pyarrow.string())
+    days = pyarrow.array([0, 0, 2**30, 1], pyarrow.int32()).view(pyarrow.date32())
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts, "day": days}), path)
+    assert [(r.line, r.fields and r.fields["text"], r.reason) for r in records(path)] == [
+        (1, "a", ""),
+        (2, None, "invalid UTF-8"),
+        (3, None, "a date or number is out of range"),
+        (4, "d", ""),
+    ]
+
+
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.zst", "a.parquet", "a.warc", "a.warc.gz"])
 def test_a_file_of_which_nothing_is_readable_is_an_error(tmp_path, name):
     path = tmp_path / name
