@@ -155,7 +155,7 @@ def _packed(path: Path, tokenizer: PreTrainedTokenizerBase, length: int) -> tupl
         positions += range(len(document))
         num_bytes += len(row["text"].encode())
     if not ids:
-        raise UserError(f"{path}: no documents left after cleaning; see its counts.md")
+        raise UserError(f"{path}: no documents left after cleaning; see its report.md")
     rest = -len(ids) % length
     ids += [padding_id(tokenizer)] * rest
     positions += [0] * rest

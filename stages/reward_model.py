@@ -164,7 +164,7 @@ def tokenize(
             f"{config.stage}.max_over_length_share"
         )
     if not pairs:
-        raise UserError(f"{path}: no pairs left after cleaning; see its counts.md")
+        raise UserError(f"{path}: no pairs left after cleaning; see its report.md")
     if num_long:
         print(f"{path.name}: {num_long} of {num_all} pairs over-long, dropped", flush=True)
     return pairs, num_long

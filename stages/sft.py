@@ -124,7 +124,7 @@ def tokenize(
             "sft.max_over_length_share"
         )
     if not rows:
-        raise UserError(f"{path}: no demonstrations left after cleaning; see its counts.md")
+        raise UserError(f"{path}: no demonstrations left after cleaning; see its report.md")
     if num_long:
         print(f"{path.name}: {num_long} of {num_all} over-long: {config.over_length}", flush=True)
     return Dataset.from_list(rows), num_long

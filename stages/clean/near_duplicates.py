@@ -9,7 +9,7 @@ compared (locality-sensitive hashing, Indyk and Motwani 1998).
 import itertools
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -59,26 +59,6 @@ def signatures(words: Words) -> Signatures:
         part = result[first : first + ROWS_AT_ONCE]
         part[:] = np.fromiter(numbers, np.uint32, part.size).reshape(part.shape)
     return result
-
-
-def gather_signatures(paths: Sequence[Path], max_bytes: float, spill_path: Path) -> Signatures:
-    """The signatures of all shards (.npy files, in this order) as one table: in memory, or if it
-    has more than ``max_bytes``, in the file ``spill_path``, of which pages are read as needed."""
-    parts = [np.load(path, mmap_mode="r") for path in paths]
-    shape = (sum(map(len, parts)), SIGNATURE_NUMBERS)
-    table: Signatures
-    if shape[0] and math.prod(shape) * 4 > max_bytes:
-        table = np.memmap(spill_path, np.uint32, "w+", shape=shape)
-    else:
-        table = np.empty(shape, np.uint32)
-    row = 0
-    for part in parts:
-        table[row : row + len(part)] = part
-        row += len(part)
-    return table
-
-
-# -------------------------------------------------------------------------------------- clusters
 
 
 def clusters(signatures: Signatures, similarity: float) -> Rows:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from stages.core.errors import UserError
 
@@ -75,17 +75,41 @@ class Rejects:
             UserError: names the three commonest reasons, an example of each, and the advice in
                 ``hints`` on the commonest.
         """
-        count = self.count(kind)
-        if count <= max_share * total:
+        if self.count(kind) <= max_share * total:
             return
         self._file.flush()
-        commonest = self.reasons[kind].most_common(3)
-        reasons = ", ".join(
-            f"{number}x {reason} (as in {self._examples[kind, reason]})"
-            for reason, number in commonest
-        )
-        hint = hints.get(commonest[0][0], f"mend the records or raise {setting}")
-        raise UserError(
-            f"{kind}: {count} of {total} records are rejected, more than "
-            f"{setting}={max_share:g} allows: {reasons}; {hint}; all of them are in {self.path}"
-        )
+        places = {reason: place for (of, reason), place in self._examples.items() if of == kind}
+        limit = f"{setting}={max_share:g}"
+        default = f"mend the records or raise {setting}"
+        refuse(self.path, kind, total, limit, self.reasons[kind], places, hints, default)
+
+
+def refuse(
+    path: Path,
+    kind: str,
+    total: int,
+    limit: str,
+    reasons: Counter[str],
+    places: Mapping[str, str],
+    hints: Mapping[str, str],
+    default_hint: str,
+) -> NoReturn:
+    """Stop a stage that rejects too many of ``total`` records of a kind.
+
+    Args:
+        path: where the rejected records are.
+        limit: the setting and its value that they exceed.
+        reasons: how many were rejected for each reason.
+        places: an example's file:line by reason.
+        hints: advice by reason; else ``default_hint``.
+
+    Raises:
+        UserError: always; names the three commonest reasons.
+    """
+    commonest = reasons.most_common(3)
+    shown = ", ".join(f"{count}x {reason} (as in {places[reason]})" for reason, count in commonest)
+    hint = hints.get(commonest[0][0], default_hint)
+    raise UserError(
+        f"{kind}: {reasons.total()} of {total} records are rejected, more than {limit} allows: "
+        f"{shown}; {hint}; all of them are in {path}"
+    )

@@ -139,8 +139,8 @@ class CleanConfig(StageConfig):
     languages: tuple[str, ...] = ()
     """Keep documents in these languages alone (ISO 639-1: en, zh); none keeps all."""
     toxicity_scorer: str = ""
-    """A classifier's folder (alone or with :LABEL) or file.py:function that scores text; records
-    above max_toxicity are removed, of preferences only by their prompt. Empty: no scorer."""
+    """A classifier's folder (alone or with :LABEL) or file.py:function that scores text; documents
+    and demonstrations above max_toxicity are removed. Empty: no scorer."""
     max_toxicity: float = 0.5
     """Score of the toxicity scorer above which a record is removed."""
     remove_duplicates: bool = True

@@ -3,15 +3,19 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from stages import clean, collect
+from stages.clean.guard import guard_place
+from stages.clean.removed import REJECTS_FILE
+from stages.collect.splitting import place
 from stages.core.artifacts import make_artifact
 from stages.core.config import CleanConfig, CollectConfig, Compute, DataSource
 from stages.core.contracts import CleanInputs, CollectInputs, Datasets
 from stages.core.errors import UserError
 from stages.core.personal_data import PersonalData, digest
-from stages.core.schemas import read_jsonl, write_jsonl
+from stages.core.schemas import prompt_key, read_jsonl, write_jsonl
 from stages.core.sources import source_files
 
 REAL_DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
@@ -34,7 +38,13 @@ def run(tmp_path, kind, train, held_out=(), name="out", **config):
     outputs, metrics = clean.run(config, inputs, Compute(), out_dir)
     folder = getattr(outputs, kind).locate()
     rows = [list(read_jsonl(folder / f"{split}.jsonl")) for split in ("train", "held_out")]
-    return rows[0], rows[1], list(read_jsonl(out_dir / "rejects.jsonl")), metrics
+    return rows[0], rows[1], rejects(out_dir), metrics
+
+
+def rejects(out_dir):
+    with pa.OSFile(str(out_dir / REJECTS_FILE)) as file:
+        lines = pa.CompressedInputStream(file, "zstd").read().splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def test_redaction_reaches_every_text_field_and_is_counted(tmp_path):
@@ -64,25 +74,32 @@ def test_bad_documents_are_removed_with_a_reason(tmp_path):
         {"text": "\u0000\u0001\u0002 \u0003"},
         {"text": "हिन्दी में लिखा गया एक वाक्य"},
     ]
-    train, _, rejects, metrics = run(tmp_path, "documents", rows, max_record_characters=100)
+    train, _, removed, metrics = run(tmp_path, "documents", rows, max_record_characters=100)
     assert train == [rows[0], rows[5]]
-    assert [(row["line"], row["reason"]) for row in rejects] == [
+    assert [(row["line"], row["reason"]) for row in removed] == [
         (2, "too_short"),
         (3, "too_long"),
-        (4, "junk"),
+        (4, "symbol_share"),
         (5, "text is empty after cleaning"),
     ]
-    assert rejects[0]["file"] == "collected/documents/train.jsonl"
+    assert removed[0]["file"] == "collected/documents/train.jsonl"
+    assert [row["record"] for row in removed] == rows[1:5]
+    assert [row["rule"] for row in removed][3] == "unusable"
+    assert removed[1]["score"] == 101
     assert metrics["documents_removed"] == 4
     counts = json.loads((tmp_path / "out" / "counts.json").read_text())["documents/train"]
     assert counts["read"] == 6
     assert counts["kept"] == 2
     assert counts["unusable"] == 1
-    assert "| documents/train | 6 |" in (tmp_path / "out" / "counts.md").read_text()
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "| read | 6 |  |  |" in report
+    assert "| too short | 1 |  | " in report
+    assert "## documents: too_short (1)" in report
+    assert (tmp_path / "out" / "plots" / "clean_documents.png").stat().st_size > 5000
 
 
 def test_duplicates_are_removed_and_held_out_wins(tmp_path):
-    train, held_out, rejects, _ = run(
+    train, held_out, removed, _ = run(
         tmp_path,
         "documents",
         [{"text": text} for text in ("One text", "one  TEXT\n", "Held out", "Two texts")],
@@ -90,7 +107,7 @@ def test_duplicates_are_removed_and_held_out_wins(tmp_path):
     )
     assert [row["text"] for row in train] == ["One text", "Two texts"]
     assert [row["text"] for row in held_out] == ["held out"]
-    assert [(row["split"], row["line"], row["reason"]) for row in rejects] == [
+    assert [(row["split"], row["line"], row["reason"]) for row in removed] == [
         ("held_out", 2, "duplicate"),
         ("train", 2, "duplicate"),
         ("train", 3, "in_held_out"),
@@ -123,9 +140,7 @@ def test_the_guard_models_pairs_are_set_aside_by_prompt(tmp_path):
     folder = tmp_path / "out" / "guard_preferences"
     guard = list(read_jsonl(folder / "train.jsonl"))
     assert sorted(map(str, [*train, *guard])) == sorted(map(str, rows))
-    ours, guards = (
-        {clean.prompt_key("preferences", row) for row in part} for part in (train, guard)
-    )
+    ours, guards = ({prompt_key("preferences", row) for row in part} for part in (train, guard))
     assert not ours & guards
     assert 0.15 < len(guards) / 100 < 0.45
     assert held == held_out == list(read_jsonl(folder / "held_out.jsonl"))
@@ -144,8 +159,8 @@ def test_the_guards_prompts_do_not_depend_on_the_other_pairs(tmp_path):
 
 def test_the_guards_prompts_have_nothing_to_do_with_being_held_out():
     keys = [f"what is {n}?" for n in range(2000)]
-    held_out = [key for key in keys if collect._place(key) < 0.5]
-    guards = sum(clean._guard_place(key) < 0.5 for key in held_out)
+    held_out = [key for key in keys if place(key) < 0.5]
+    guards = sum(guard_place(key) < 0.5 for key in held_out)
     assert guards / len(held_out) == pytest.approx(0.5, abs=0.05)
 
 
@@ -168,7 +183,7 @@ def test_of_a_text_with_two_labels_the_first_stays_and_is_counted(tmp_path):
     def labelled(*pairs):
         return [{"text": text, "label": label} for text, label in pairs]
 
-    train, held_out, rejects, metrics = run(
+    train, held_out, removed, metrics = run(
         tmp_path,
         "labelled",
         labelled(
@@ -178,7 +193,7 @@ def test_of_a_text_with_two_labels_the_first_stays_and_is_counted(tmp_path):
     )
     assert train == labelled(("Go away", "toxic"))
     assert held_out == labelled(("hi", "civil"), ("Call [EMAIL]", "civil"))
-    assert [(row["line"], row["reason"]) for row in rejects] == [
+    assert [(row["line"], row["reason"]) for row in removed] == [
         (2, "duplicate"),
         (3, "duplicate"),
         (4, "in_held_out"),
@@ -194,7 +209,7 @@ def test_personal_data_of_the_training_records_leaves_digests(tmp_path, kinds):
     train = [
         {"text": "Write to Ann@Example.com or ann@example.com."},
         {"text": "write to ann@example.com OR ann@example.com."},
-        {"text": "Ring +44 20 7946 0958."},
+        {"text": "Ring me at home in the evening; the number is +44 20 7946 0958."},
         {"text": "To b@example.com, also held out"},
     ]
     held_out = [{"text": "to b@example.com, also held out"}, {"text": "Ask c@example.com please"}]
@@ -212,8 +227,8 @@ def test_without_personal_data_there_is_no_file_of_digests(tmp_path):
 def test_replies_equal_after_cleaning_are_removed(tmp_path):
     good = {"prompt": "p", "chosen": "a", "rejected": "b"}
     row = {"prompt": "p", "chosen": "a@example.com", "rejected": "b@example.com"}
-    _, _, rejects, _ = run(tmp_path, "preferences", [good, row])
-    assert [row["reason"] for row in rejects] == ["chosen and rejected are equal after cleaning"]
+    _, _, removed, _ = run(tmp_path, "preferences", [good, row])
+    assert [row["reason"] for row in removed] == ["chosen and rejected are equal after cleaning"]
 
 
 def test_too_many_removals_stop_the_stage(tmp_path):
@@ -232,6 +247,129 @@ def test_results_are_equal_run_by_run(tmp_path):
     rows = [{"text": f"Text {number % 7} of a@example.com"} for number in range(20)]
     runs = [run(tmp_path, "documents", rows, rows[:2], name=name) for name in "ab"]
     assert runs[0] == runs[1]
+
+
+# A document of 62 words, of which one more changes 5 of 58 runs of five words.
+STORY = (
+    "The miller at the ford had three sons and one grey donkey. When he grew old he called them "
+    "to his bed and asked which of them would keep the wheel turning. The eldest wanted the city, "
+    "the second wanted the sea, and only the youngest looked at the water and said nothing at all, "
+    "for he had already greased the axle that morning."
+)
+
+
+def near(text, position):
+    words = text.split()
+    words[position] = "truly"
+    return " ".join(words)
+
+
+def test_no_near_twin_of_a_held_out_record_is_trained_on(tmp_path):
+    others = [
+        "A recipe for plum cake: stone the plums, rub the butter into the flour, and be patient.",
+        "Rain fell on the tin roof all night, and by dawn the cellar held a foot of brown water.",
+    ]
+    twins = [near(STORY, -1), near(STORY, 1), STORY.replace("grey", "brown"), *others]
+    train, held_out, removed, _ = run(
+        tmp_path, "documents", [{"text": text} for text in twins], [{"text": STORY}]
+    )
+    assert [row["text"] for row in train] == others
+    assert [row["text"] for row in held_out] == [STORY]
+    assert {row["rule"] for row in removed} == {"in_held_out"}
+    rows = [{"text": near(STORY, -1)}, {"text": STORY}]
+    train, _, removed, _ = run(tmp_path, "documents", rows, name="within")
+    assert train == rows[:1]
+    assert [(row["rule"], row["line"]) for row in removed] == [("near_duplicate", 2)]
+    assert run(tmp_path, "documents", rows, near_duplicate_similarity=0, name="off")[0] == rows
+
+
+def test_opposite_long_pairs_are_no_near_twins(tmp_path):
+    reply = near(STORY, 3)
+    pairs = [
+        {"prompt": "Tell me a story", "chosen": STORY, "rejected": reply},
+        {"prompt": "Tell me a story", "chosen": reply, "rejected": STORY},
+    ]
+    train, _, _, metrics = run(tmp_path, "preferences", pairs)
+    assert train == pairs
+    assert metrics["preferences_contradictory"] == 1
+
+
+def test_cleaning_never_changes_which_reply_wins(tmp_path):
+    rows = [
+        {"prompt": f"Ask {n}", "chosen": f"Good {n} a@example.com", "rejected": f"Bad\x00 {n}"}
+        for n in range(50)
+    ]
+    train, *_ = run(tmp_path, "preferences", rows)
+    assert [(row["chosen"], row["rejected"]) for row in train] == [
+        (f"Good {n} [EMAIL]", f"Bad {n}") for n in range(50)
+    ]
+
+
+def test_training_records_that_hold_evaluation_items_are_removed(tmp_path):
+    question = "Which of these four metals is liquid at the temperature of an ordinary warm room"
+    folder = tmp_path / "eval" / "chemistry"
+    folder.mkdir(parents=True)
+    write_jsonl(folder / "test.jsonl", [{"question": question, "answer": "mercury"}])
+    collected = tmp_path / "collected" / "sft"
+    collected.mkdir(parents=True)
+    rows = [
+        {"prompt": f"Answer this. {question}?", "completion": "Mercury."},
+        {"prompt": "Which metal is liquid?", "completion": "Mercury."},
+    ]
+    write_jsonl(collected / "train.jsonl", rows)
+    write_jsonl(collected / "held_out.jsonl", [{"prompt": question, "completion": "Iron."}])
+    inputs = CleanInputs(
+        datasets=Datasets(sft=make_artifact("sft", collected)),
+        evaluation=(make_artifact("source", folder / "test.jsonl"),),
+    )
+    (tmp_path / "out").mkdir()
+    outputs, _ = clean.run(CleanConfig(), inputs, Compute(), tmp_path / "out")
+    assert list(read_jsonl(outputs.sft.locate() / "train.jsonl")) == rows[1:]
+    assert len(list(read_jsonl(outputs.sft.locate() / "held_out.jsonl"))) == 1
+    (removed,) = rejects(tmp_path / "out")
+    assert removed["rule"] == "evaluation"
+    assert removed["reason"] == "evaluation set chemistry/test.jsonl"
+
+
+def test_other_languages_are_removed_where_languages_are_named(tmp_path):
+    rows = [
+        {"text": STORY},
+        {"text": "磨坊主有三个儿子和一头灰驴。他老了以后，把他们叫到床前，问谁愿意留下来看守。"},
+        {"text": "Der Müller an der Furt hatte drei Söhne und einen grauen Esel, und er war alt."},
+    ]
+    train, _, removed, _ = run(tmp_path, "documents", rows, languages=("en", "zh"))
+    assert train == rows[:2]
+    assert [(row["rule"], row["reason"]) for row in removed] == [("language", "de")]
+    assert run(tmp_path, "documents", rows)[0] == rows
+
+
+def test_a_rule_can_be_skipped_for_one_kind_and_a_misspelt_one_is_named(tmp_path):
+    rows = [{"text": "abc"}, {"text": "Long enough to stay."}, {"text": "Mail a@example.com now"}]
+    skip = {"documents": ("too_short", "redact")}
+    assert run(tmp_path, "documents", rows, skip=skip)[0] == rows
+    message = "clean.skip.documents: no rule 'to_short'; did you mean 'too_short'"
+    with pytest.raises(UserError, match=message):
+        run(tmp_path, "documents", rows, skip={"documents": ("to_short",)})
+
+
+def test_a_dry_run_reports_and_keeps_everything(tmp_path):
+    rows = [{"text": "abc"}, {"text": "Mail a@example.com now"}, {"text": "mail A@example.com NOW"}]
+    train, _, removed, metrics = run(tmp_path, "documents", rows, dry_run=True)
+    assert train == rows
+    assert [row["rule"] for row in removed] == ["too_short", "duplicate"]
+    assert metrics["documents_removed"] == 2
+    assert "dry run" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_long_documents_are_cut_into_pieces(tmp_path):
+    row = {"text": f"{STORY}\n\nRain fell on the roof. Write to a@example.com.", "id": "7"}
+    train, _, _, metrics = run(tmp_path, "documents", [row], max_piece_characters=200)
+    assert [piece["id"] for piece in train] == ["7"] * len(train)
+    assert max(len(piece["text"]) for piece in train) <= 200
+    assert "".join("".join(piece["text"] for piece in train).split()) == "".join(
+        row["text"].replace("a@example.com", "[EMAIL]").split()
+    )
+    assert (metrics["documents_train_read"], metrics["documents_redacted"]) == (1, 1)
 
 
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="no ../shared/data")

@@ -69,7 +69,7 @@ def test_configurations_are_frozen(model):
         ("sft", {"max_length": 1.5}, "integer"),
         ("reward_model", {"global_batch_size": 0}, "greater than or equal to 1"),
         ("tokenizer", {"vocab_size": 256}, "greater than or equal to 300"),
-        ("clean", {"redact": ["name"]}, "'email', 'phone', 'ip_address' or 'credit_card'"),
+        ("clean", {"redact": ["name"]}, "'national_id' or 'secret'"),
         ("compute", {"device": "gpu"}, "'auto', 'cpu' or 'cuda'"),
         ("compute", {"micro_batch_size": 0}, "greater than or equal to 1"),
     ],

@@ -1,0 +1,117 @@
+"""Which rows are kept of those that are equal or nearly so, over all shards of one kind of data."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from stages.clean.near_duplicates import clusters
+from stages.clean.shard import ShardSettings
+from stages.clean.shards import Shard
+
+SIGNATURE_BYTES = 512
+SIGNATURES_FILE = "signatures.npy"
+STAYS, DUPLICATE, NEAR_DUPLICATE, IN_HELD_OUT = range(4)
+RULES = (None, "duplicate", "near_duplicate", "in_held_out")
+
+
+class Comparison(NamedTuple):
+    """What comparing all rows says, by shard."""
+
+    verdicts: list[np.ndarray]
+    """Index into ``RULES`` for each row of the shard's table."""
+    contradictory: dict[str, int]
+    """Rows by split that say the opposite of an earlier one: pairs with the replies swapped, equal
+    texts under another label."""
+
+
+def compare(
+    shards: list[Shard], settings: ShardSettings, folder: Path, max_memory_gb: float
+) -> Comparison:
+    """Compare the rows that no other rule removes, in the order of the shards: the first stays, so
+    that held-out rows must come first to be kept out of training.
+
+    Args:
+        folder: where the table of signatures lies if it needs more than ``max_memory_gb``.
+    """
+    columns = ["rule", "fingerprint", "swapped_fingerprint", "label_fingerprint"]
+    tables = [pl.read_parquet(shard.table, columns=columns) for shard in shards]
+    sizes = [len(table) for table in tables]
+    rows = pl.concat(tables)
+    is_train = np.repeat([shard.split == "train" for shard in shards], sizes)
+    verdicts = np.zeros(len(rows), np.int8)
+    left = np.flatnonzero(rows["rule"].is_null().to_numpy())
+    if settings.config.remove_duplicates:
+        equal = rows["fingerprint"].fill_null(0).to_numpy()[left]
+        firsts, inverse = np.unique(equal, return_index=True, return_inverse=True)[1:]
+        first = left[firsts[inverse]]
+        _mark(verdicts, left, first, is_train, DUPLICATE, settings)
+        left = left[verdicts[left] == STAYS]
+    if settings.similarity and len(left) > 1:
+        table = _signatures(shards, sizes, left, folder, max_memory_gb)
+        first = left[clusters(table, settings.similarity)]
+        _mark(verdicts, left, first, is_train, NEAR_DUPLICATE, settings)
+        left = left[verdicts[left] == STAYS]
+    contradictory = _contradictory(rows, left, is_train, settings)
+    return Comparison(np.split(verdicts, np.cumsum(sizes)[:-1]), contradictory)
+
+
+def _mark(
+    verdicts: np.ndarray,
+    rows: np.ndarray,
+    first: np.ndarray,
+    is_train: np.ndarray,
+    code: int,
+    settings: ShardSettings,
+) -> None:
+    """Mark the ``rows`` that are not the ``first`` of their like."""
+    is_later = first != rows
+    is_leaked = is_later & is_train[rows] & ~is_train[first]
+    if settings.applies(RULES[code] or ""):
+        verdicts[rows[is_later & ~is_leaked]] = code
+    if settings.applies("in_held_out"):
+        verdicts[rows[is_leaked]] = IN_HELD_OUT
+
+
+def _signatures(
+    shards: list[Shard], sizes: list[int], rows: np.ndarray, folder: Path, max_memory_gb: float
+) -> np.ndarray:
+    """The signatures of the rows, (N, 128); in a file where they are too many for the memory."""
+    shape = (len(rows), SIGNATURE_BYTES // 4)
+    if len(rows) * SIGNATURE_BYTES > max_memory_gb * 1e9:
+        path = folder / SIGNATURES_FILE
+        table = np.lib.format.open_memmap(path, "w+", np.uint32, shape)
+    else:
+        table = np.empty(shape, np.uint32)
+    starts = np.cumsum([0, *sizes])
+    for shard, start, end in zip(shards, starts[:-1], starts[1:], strict=True):
+        lower, upper = np.searchsorted(rows, (start, end))
+        if lower < upper:
+            marks = pl.read_parquet(shard.table, columns=["signature"])["signature"].to_numpy()
+            table[lower:upper] = marks[rows[lower:upper] - start]
+    return table
+
+
+def _contradictory(
+    rows: pl.DataFrame, left: np.ndarray, is_train: np.ndarray, settings: ShardSettings
+) -> dict[str, int]:
+    """Kept pairs of which an earlier one is the opposite; texts with a second label, removed as
+    duplicates or not."""
+    if settings.kind == "preferences":
+        keys = rows["fingerprint"].fill_null(0).to_numpy()[left]
+        swapped = rows["swapped_fingerprint"].fill_null(0).to_numpy()[left]
+        first_of = dict(zip(keys[::-1].tolist(), left[::-1].tolist(), strict=True))
+        found = [
+            row
+            for row, key in zip(left.tolist(), swapped.tolist(), strict=True)
+            if first_of.get(key, row) < row
+        ]
+    elif settings.kind == "labelled":
+        sound = rows.with_row_index("row").filter(pl.col("rule").is_null())
+        labels = sound.unique("label_fingerprint", keep="first", maintain_order=True)
+        found = labels.filter(~pl.col("fingerprint").is_first_distinct())["row"].to_list()
+    else:
+        found = []
+    in_train = int(is_train[found].sum())
+    return {"train": in_train, "held_out": len(found) - in_train}

@@ -1,0 +1,96 @@
+"""The records that are removed: all of them in rejects.jsonl.zst, with the rule and its score."""
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import pyarrow as pa
+
+REJECTS_FILE = "rejects.jsonl.zst"
+EXAMPLES = 20
+EXAMPLE_CHARACTERS = 160
+
+
+class Example(NamedTuple):
+    """One of the records that a rule removes."""
+
+    place: str
+    score: float | None
+    head: str
+
+
+class Removed:
+    """Writes the removed records; use as a context manager.
+
+    A line holds kind, split, file and line of the collected record, ``rule``, ``reason`` (which for
+    unusable records says more), ``score`` and the whole ``record`` as it was before cleaning.
+    """
+
+    def __init__(self, out_dir: Path) -> None:
+        self.path = out_dir / REJECTS_FILE
+        self.reasons: dict[str, Counter[str]] = {}
+        """Removed records by kind of data and reason."""
+        self.first_places: dict[tuple[str, str], str] = {}
+        """Where the first record of a kind lies that goes for a reason."""
+        self.examples: dict[tuple[str, str], list[Example]] = {}
+        """At most ``EXAMPLES`` of each kind and rule, each record equally likely to be among them.
+        """
+        self._seen: Counter[tuple[str, str]] = Counter()
+        self._random = random.Random(0)
+
+    def __enter__(self) -> Self:
+        self._part = self.path.with_name(f".{self.path.name}.part")
+        self._file = pa.CompressedOutputStream(pa.OSFile(str(self._part), "wb"), "zstd")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        self._part.replace(self.path)
+
+    def add(
+        self,
+        kind: str,
+        split: str,
+        place: tuple[str, int],
+        verdict: tuple[str, str, float | None],
+        record: bytes,
+    ) -> None:
+        """Set one record aside.
+
+        Args:
+            place: the collected file and line.
+            verdict: rule, reason and score.
+            record: its line of JSON.
+        """
+        rule, reason, score = verdict
+        head = {
+            "kind": kind, "split": split, "file": place[0], "line": place[1],
+            "rule": rule, "reason": reason, "score": score,
+        }  # fmt: skip
+        text = json.dumps(head, ensure_ascii=False)[:-1].encode()
+        self._file.write(b'%s, "record": %s}\n' % (text, record.strip()))
+        self.reasons.setdefault(kind, Counter())[reason] += 1
+        shown = f"{place[0]}:{place[1]}"
+        self.first_places.setdefault((kind, reason), shown)
+        self._sample((kind, rule), shown, score, record)
+
+    def count(self, kind: str) -> int:
+        """Removed records of one kind of data so far."""
+        return self.reasons.get(kind, Counter()).total()
+
+    def _sample(self, key: tuple[str, str], place: str, score: float | None, record: bytes) -> None:
+        """Reservoir sampling (Vitter's algorithm R)."""
+        self._seen[key] += 1
+        examples = self.examples.setdefault(key, [])
+        at = len(examples) if len(examples) < EXAMPLES else self._random.randrange(self._seen[key])
+        if at < EXAMPLES:
+            text = record[: 4 * EXAMPLE_CHARACTERS].decode(errors="ignore").strip()
+            examples[at : at + 1] = [Example(place, score, text[:EXAMPLE_CHARACTERS])]
