@@ -13,7 +13,10 @@ from stages.core.sources.html import page_record
 from stages.core.sources.records import MAX_RECORD_BYTES, TOO_LARGE, BrokenFileError, Record
 
 HTML_TYPES = ("text/html", "application/xhtml+xml")
-CODINGS = ("Transfer-Encoding", "Content-Encoding")
+ANSWER_HEAD = (
+    b"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http\r\n"
+    b"Content-Length: %d\r\n\r\n"
+)
 INCOMPLETE = "the archive ends within a record"
 
 
@@ -49,7 +52,7 @@ def warc_records(stream: io.BufferedReader) -> Iterator[Record]:
     end = _Tail(stream)
     number, held = 0, None
     try:
-        for number, item in enumerate(ArchiveIterator(end, auto_decode="all"), 1):
+        for number, item in enumerate(ArchiveIterator(end, parse_http=False), 1):
             if held is not None:
                 yield held
             held = _read(number, item)
@@ -72,19 +75,15 @@ def _read(number: int, item: WarcRecord) -> Record | None:
     """
     if item.record_type not in (WarcRecordType.response, WarcRecordType.conversion):
         return None
-    content = item.reader.read(MAX_RECORD_BYTES + 1)
-    headers = item.http_headers
-    is_encoded = headers is not None and any(headers.get(name) for name in CODINGS)
-    if not is_encoded and len(content) < min(item.content_length, MAX_RECORD_BYTES + 1):
+    block = item.reader.read(MAX_RECORD_BYTES + 1)
+    if len(block) < min(item.content_length, MAX_RECORD_BYTES + 1):
         raise BrokenFileError(number, INCOMPLETE)
     url = (item.headers.get("WARC-Target-URI") or "").strip("<> ")
     if item.record_type == WarcRecordType.conversion:
-        return _extracted(number, content, url)
-    if headers is None or headers.status_code != 200:
-        return None
-    if (item.http_content_type or "").lower() not in HTML_TYPES or not content.strip():
-        return None
-    return page_record(number, content, item.http_charset, url)
+        return _extracted(number, block, url)
+    # The standard only asks for a type; what but HTTP answers a crawler?
+    content_type = item.headers.get("Content-Type") or "application/http"
+    return _answer(number, block, url) if "http" in content_type else None
 
 
 def _extracted(number: int, content: bytes, url: str) -> Record | None:
@@ -93,3 +92,22 @@ def _extracted(number: int, content: bytes, url: str) -> Record | None:
     # Bytes that are no UTF-8 become lone surrogates, which the row types refuse.
     text = content.decode("utf-8", "surrogateescape").strip()
     return Record(number, {"text": text, "source": url}) if text else None
+
+
+def _answer(number: int, block: bytes, url: str) -> Record | None:
+    """The page in a server's answer. It is parsed as an archive of its own: an answer that cannot
+    be decoded would end the iteration over all others."""
+    alone = io.BytesIO(ANSWER_HEAD % len(block) + block + b"\r\n\r\n")
+    try:
+        item = next(ArchiveIterator(alone, auto_decode="all"), None)
+        if item is None:
+            return None
+        is_page = (item.http_content_type or "").lower() in HTML_TYPES
+        if item.http_headers is None or item.http_headers.status_code != 200 or not is_page:
+            return None
+        if len(block) > MAX_RECORD_BYTES:
+            return Record(number, None, TOO_LARGE, url)
+        page = item.reader.read(MAX_RECORD_BYTES + 1)
+    except (OSError, ValueError):
+        return Record(number, None, "the answer's header or encoding is broken", url)
+    return page_record(number, page, item.http_charset, url) if page.strip() else None

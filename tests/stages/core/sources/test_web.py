@@ -112,6 +112,34 @@ def test_answers_with_pages_are_the_documents_of_an_archive(tmp_path, name):
     assert "Stück für Stück" in found[3].fields["text"]
 
 
+def test_an_answer_without_a_type_is_taken_as_http(tmp_path):
+    path = tmp_path / "a.warc"
+    whole = archive(2)
+    typed = b"Content-Type: application/http; msgtype=response\r\n"
+    path.write_bytes(b"".join(part.replace(typed, b"") for part in whole))
+    assert [record.line for record in records(path)] == [1, 2]
+    path.write_bytes(whole[0] + whole[1].replace(b"application/http", b"text/dns"))
+    assert [record.line for record in records(path)] == [1]
+
+
+def test_one_broken_answer_does_not_hide_the_next(tmp_path):
+    path = tmp_path / "a.warc"
+    packed = bytearray(gzip.compress(page().encode()))
+    packed[30:60] = bytes(30)
+    broken = warc_record(
+        "https://example.org/x",
+        bytes(packed),
+        headers=["Content-Type: text/html", "Content-Encoding: gzip"],
+    )
+    whole = archive(2)
+    path.write_bytes(whole[0] + broken + whole[1])
+    assert [(record.line, record.reason, record.head) for record in records(path)] == [
+        (1, "", ""),
+        (2, "the answer's header or encoding is broken", "https://example.org/x"),
+        (3, "", ""),
+    ]
+
+
 def test_extracted_text_of_common_crawl_is_read_as_it_is(tmp_path):
     path = tmp_path / "a.warc.wet.gz"
     parts = [
