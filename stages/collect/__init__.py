@@ -6,6 +6,7 @@ Files are streamed: memory does not grow with their size.
 from pathlib import Path
 from typing import Any
 
+from stages.collect.checking import write_check
 from stages.collect.manifest import split_entry, write_manifest
 from stages.collect.progress import Progress, make_progress
 from stages.collect.reading import Reader
@@ -23,8 +24,8 @@ def run(
     config: CollectConfig, inputs: CollectInputs, compute: Compute, out_dir: Path
 ) -> tuple[Datasets, dict[str, float]]:
     """Write ``<kind>/train.jsonl`` and ``<kind>/held_out.jsonl`` for each kind that has files,
-    ``rejects.jsonl`` with every record that could not be used, and ``manifest.json`` with what
-    became of each file.
+    ``rejects.jsonl`` with every record that could not be used, ``manifest.json`` with what became
+    of each file, and ``check.md`` with what is wrong with the records.
 
     Metrics: ``<kind>_train``, ``<kind>_held_out`` and ``<kind>_rejected``, in records.
 
@@ -38,6 +39,7 @@ def run(
     progress = make_progress(
         artifact for name in CollectInputs.model_fields for artifact in getattr(inputs, name)
     )
+    write_check(config, inputs, out_dir)
     with Rejects(out_dir) as rejects:
         for kind in DATA_KINDS:
             files = getattr(inputs, kind), getattr(inputs, f"{kind}_held_out")

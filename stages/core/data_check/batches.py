@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from stages.core import formats
-from stages.core.data_check.blocks import BOM, Block, DamagedFileError, blocks
+from stages.core.data_check.blocks import BOM, Block, DamagedFileError, blocks, pieces
 from stages.core.data_check.columns import TEXTS
 from stages.core.data_check.dialogue_columns import DIALOGUE_FORMATS
 from stages.core.data_check.findings import excerpt
@@ -20,6 +20,7 @@ from stages.core.errors import UserError
 from stages.core.sources import CUT_OFF, Record, file_format, read_records
 
 RECORDS_A_BATCH = 2000
+PIECE_BYTES = 1 << 19
 UNREADABLE = UserError, OSError, ValueError, MemoryError, pa.ArrowException
 """What reading a damaged file can raise."""
 
@@ -55,10 +56,8 @@ def batches(path: Path, layout: Layout) -> Iterator[Batch]:
         DamagedFileError: the file cannot be read further; what was readable has been handed out.
     """
     if file_format(path) == "jsonl" and not layout.is_gathered:
-        is_columnar = layout.kind == "sft" and layout.format in DIALOGUE_FORMATS
         for block in blocks(path):
-            fast = plain_batch(block, layout) if layout.is_plain or is_columnar else None
-            yield fast or _careful_batch(block, layout)
+            yield from _block_batches(block, layout)
         return
     some: list[Record] = []
     damage: DamagedFileError | None = None
@@ -79,6 +78,21 @@ def batches(path: Path, layout: Layout) -> Iterator[Batch]:
         yield _batch_of_records(some, layout)
     if damage:
         raise damage
+
+
+def _block_batches(block: Block, layout: Layout) -> Iterator[Batch]:
+    """The block as a whole, or where there is a fault in it in pieces, of which those with the
+    fault alone take long."""
+    is_dialogue = layout.kind == "sft" and layout.format in DIALOGUE_FORMATS
+    if not layout.is_plain and not is_dialogue:
+        yield _careful_batch(block, layout)
+    elif batch := plain_batch(block, layout):
+        yield batch
+    elif len(block.data) <= PIECE_BYTES:
+        yield _careful_batch(block, layout)
+    else:
+        for piece in pieces(block, PIECE_BYTES):
+            yield plain_batch(piece, layout) or _careful_batch(piece, layout)
 
 
 def _records(path: Path) -> Iterator[Record]:

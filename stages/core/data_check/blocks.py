@@ -69,6 +69,16 @@ def blocks(path: Path) -> Iterator[Block]:
         yield Block(line, rest)
 
 
+def pieces(block: Block, size: int) -> Iterator[Block]:
+    """The block cut between lines into pieces of at least ``size`` bytes, the last one excepted."""
+    line, at = block.first_line, 0
+    while at < len(block.data):
+        end = block.data.find(b"\n", at + size - 1) + 1 or len(block.data)
+        piece = block.data[at:end]
+        yield Block(line, piece)
+        line, at = line + piece.count(b"\n"), end
+
+
 def _gathered(path: Path) -> Iterator[bytes]:
     """The file's content in pieces of about ``BLOCK_BYTES``; also what came before a damage."""
     parts: list[bytes] = []

@@ -93,9 +93,9 @@ def log_lines(report: CheckReport) -> list[str]:
     return lines or ["check: fine"]
 
 
-def markdown(report: CheckReport) -> str:
+def markdown(report: CheckReport, title: str = "Check of the data") -> str:
     """The report as a Markdown document."""
-    lines = ["# Check of the data", ""]
+    lines = [f"# {title}", ""]
     lines += ["| file | holds | records | usable |", "|---|---|---:|---:|"]
     lines += [
         f"| {escape(file.path)} | {escape(_holds(file))} | {file.records:,} | {file.usable:,} |"
