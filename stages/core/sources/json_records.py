@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
+from itertools import islice
 
 from pydantic_core import from_json
 
@@ -16,6 +17,7 @@ from stages.core.sources.records import (
 )
 
 READ_CHARACTERS = 1_000_000
+BROKEN = "broken JSON"
 UTF8_MARK = b"\xef\xbb\xbf"
 
 
@@ -53,18 +55,18 @@ def _reason(line: bytes, error: str) -> str:
         return "invalid UTF-8"
     if b"\0" in line:
         return "NUL byte"
-    return "nested too deeply" if "recursion" in error else "broken JSON"
+    return "nested too deeply" if "recursion" in error else BROKEN
 
 
 def json_records(stream: io.BufferedReader) -> Iterator[Record]:
     """A .json file holds one array, or in fact JSON Lines.
 
     Raises:
-        BrokenFileError: the array is broken or one of its records too large.
+        BrokenFileError: it holds neither, the array is broken or one of its records too large.
     """
     start = stream.peek(4096).removeprefix(UTF8_MARK).lstrip()
     if not start.startswith(b"["):
-        yield from jsonl_records(stream)
+        yield from _lines_of_json(stream)
         return
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape")
     decoder = json.JSONDecoder()
@@ -99,6 +101,24 @@ def json_records(stream: io.BufferedReader) -> Iterator[Record]:
             yield Record(number, None, "not a JSON object", buffer[at:end][:HEAD_CHARACTERS])
         number += buffer.count("\n", at, end)
         at = end
+
+
+def _lines_of_json(stream: io.BufferedReader) -> Iterator[Record]:
+    """JSON Lines in a .json file.
+
+    Raises:
+        BrokenFileError: it rather looks like an object that is printed over several lines.
+    """
+    records = jsonl_records(stream)
+    first = list(islice(records, 2))
+    if [record.reason for record in first] == [BROKEN] * 2:
+        raise BrokenFileError(
+            first[0].line,
+            "neither a record a line nor an array of records; convert the file: jq -c . for "
+            "records over several lines, jq -c '.NAME[]' for an array within an object",
+        )
+    yield from first
+    yield from records
 
 
 def _skip(text: str, at: int, characters: str) -> int:

@@ -221,6 +221,16 @@ def test_real_files(tmp_path, collected):
     assert len(train) == 199
     assert [row["line"] for row in rejects] == [87]
     assert all("\n\nHuman:" not in row["chosen"] for row in train)
+    counts = {"hh_harmless_80": 1846, "oasst1_human": 754, "qa_feedback_human": 2616,
+              "ultrafeedback_train": 994}  # fmt: skip
+    for file, count in counts.items():
+        path = REAL_DATA / "preferences" / f"{file}.jsonl.gz"
+        result = collected("preferences", path, max_reject_share=0.05)
+        assert len(result.train) + len(result.rejects) == count
+        assert len(result.train) > 0.99 * count
+    math = REAL_DATA / "sft" / "gsm8k_train.jsonl.gz"
+    mapping = {"prompt": "question", "completion": "answer"}
+    assert len(collected("sft", math, columns=mapping).train) == 7473
     novel = REAL_DATA / "pretrain" / "novel_Hardy_Madding_1874.txt.gz"
     train, *_ = collected("documents", novel)
     assert 30 < len(train) < 60

@@ -113,6 +113,14 @@ def test_damage_within_parquet_keeps_the_row_groups_before(tmp_path):
     assert last.reason == CUT_OFF
 
 
+@pytest.mark.parametrize("wrapped", [{"data": ROWS[:9]}, ROWS[0]], ids=["array", "record"])
+def test_an_object_over_several_lines_is_named_with_the_cure(tmp_path, wrapped):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(wrapped, indent=2))
+    with pytest.raises(UserError, match=r"a\.json:1: neither a record a line .* jq -c "):
+        records(path)
+
+
 def test_parquet_values_that_python_cannot_hold_are_named(tmp_path):
     path = tmp_path / "a.parquet"
     texts = pyarrow.array([b"a", b"\xff", b"c", b"d"]).view(pyarrow.string())
