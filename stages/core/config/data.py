@@ -18,7 +18,8 @@ class DataSource(Frozen):
     """Where one kind of data comes from. No paths and no other source: it is not used."""
 
     paths: tuple[str, ...] = ()
-    """Files, globs or folders: JSONL, Parquet, CSV, TSV, text, Markdown; plain, .gz or .zst."""
+    """Files, globs or folders: JSONL, JSON, Parquet, CSV, TSV, text, Markdown, HTML, WARC; plain,
+    .gz or .zst."""
     urls: tuple[UrlSource, ...] = ()
     """Files behind HTTP(S) addresses, fetched once and again when they change."""
     hub: tuple[HubSource, ...] = ()
@@ -37,7 +38,8 @@ class DataSource(Frozen):
     """Records with the same value in this column of the files (a user, a dialogue, a site) stay in
     one split; empty: records with the same prompt do."""
     columns: dict[str, str] = Field(default={})
-    """Our column name → the files' column name, where they differ (completion: response)."""
+    """Our column name → the files' column name, where they differ (completion: response). Known
+    formats, such as Alpaca, need none; with any given, none is recognised."""
     max_records: Count = 0
     """Take this many training records, chosen at random; 0 takes all."""
     max_held_out_records: Count = 0
