@@ -2,7 +2,7 @@
 
 Alpaca: ``instruction``, ``input``, ``output``, and in LLaMA-Factory's files ``system`` and
 ``history``; Dolly: ``instruction``, ``context``, ``response``; pairs of replies to either or to a
-question.
+question; and the plain two columns that most others write.
 """
 
 from collections.abc import Callable
@@ -102,5 +102,18 @@ FORMATS = (
             "sft": _demonstration("instruction", "context", "response"),
             "prompts": _prompt("instruction", "context"),
         },
+    ),
+    *(
+        Format(
+            f"{ours} and {theirs}",
+            f"{ours}, {theirs}",
+            _has(ours, theirs),
+            {"sft": _demonstration(ours, "", theirs), "prompts": _prompt(ours, "")},
+        )
+        for ours, theirs in (
+            ("instruction", "response"),
+            ("prompt", "response"),
+            ("question", "answer"),
+        )
     ),
 )

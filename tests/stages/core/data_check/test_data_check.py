@@ -269,13 +269,13 @@ def test_columns_that_name_benchmarks(write, found):
 
 
 def test_columns_with_usual_names_are_mapped_and_said(write, found):
-    records = [{"question": f"{n}?", "answer": f"{n}."} for n in range(3)]
+    records = [{"query": f"{n}?", "reply": f"{n}."} for n in range(3)]
     report = check_files([write(records)])
     assert found(report) == {
-        "columns-mapped": (1, "prompt ← question, completion ← answer", ["data.jsonl"])
+        "columns-mapped": (1, "prompt ← query, completion ← reply", ["data.jsonl"])
     }
     assert report.usable == 3
-    mapping = {"prompt": "question", "completion": "answer"}
+    mapping = {"prompt": "query", "completion": "reply"}
     assert check_files([write(records)], "sft", columns=mapping).findings == ()
 
 

@@ -11,9 +11,8 @@ HH = "\n\nHuman: Hello?\n\nAssistant:"
     ("record", "kind", "name", "mapping"),
     [
         ({"prompt": "a", "completion": "b"}, "sft", "TRL prompt-completion", {}),
-        ({"prompt": "a", "response": "b"}, "sft", "", {"completion": "response"}),
-        ({"question": "a", "answer": "b"}, "sft", "",
-         {"prompt": "question", "completion": "answer"}),
+        ({"prompt": "a", "response": "b"}, "sft", "prompt and response", {}),
+        ({"query": "a", "reply": "b"}, "sft", "", {"prompt": "query", "completion": "reply"}),
         ({"instruction": "a", "input": "", "output": "b"}, "sft", "Alpaca", {}),
         ({"conversations": TURNS}, "sft", "ShareGPT", {}),
         ({"chosen": HH + " a", "rejected": HH + " b"}, "preferences", "HH-RLHF dialogues", {}),

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.skipif(not SHARED.exists(), reason="../shared/data is a
     ("name", "records", "expected"),
     [
         ("sft/dolly_hhrlhf_train_small", 1000,
-         {"columns-mapped": 1, "mojibake": 1, "same-prompt": 1, "over-long": 1, "reply-cut": 1}),
-        ("sft/gsm8k_train", 7473, {"columns-mapped": 1}),
+         {"mojibake": 1, "same-prompt": 1, "over-long": 1, "reply-cut": 1}),
+        ("sft/gsm8k_train", 7473, {}),
         ("sft/t0_p3_6k", 6000,
          {"special-token-end": 6000, "evaluation-template": 3165, "duplicate": 5,
           "same-prompt": 422}),

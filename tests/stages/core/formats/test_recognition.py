@@ -92,6 +92,10 @@ CASES = [
     ("Dolly", "sft",
      {"instruction": "Why?", "context": "Rain.", "response": "So.", "category": "qa"},
      [{"prompt": "Why?\n\nRain.", "completion": "So."}]),
+    ("instruction and response", "sft", {"instruction": "Why?", "response": "So."}, [SFT]),
+    ("prompt and response", "sft", {"prompt": "Why?", "response": "So."}, [SFT]),
+    ("question and answer", "sft", {"question": "Why?", "answer": "So.", "n": 1}, [SFT]),
+    ("question and answer", "prompts", {"question": "Why?", "answer": "So."}, [{"prompt": "Why?"}]),
     ("binarised UltraFeedback", "preferences",
      {"prompt": "Why?", "chosen": turns("Why?", "So."), "rejected": turns("Why?", "No."),
       "messages": turns("Why?", "So."), "score_chosen": 8.5, "score_rejected": 3.0}, [PAIR]),
@@ -119,7 +123,7 @@ def test_most_of_the_first_records_decide():
     assert recognise("sft", []) is None
     assert recognise("documents", [alpaca]) is None
     assert recognise("preferences", [alpaca]) is None
-    assert recognise("sft", [{"question": "a", "answer": "b"}]) is None
+    assert recognise("sft", [{"question": "a", "answer": 2}]) is None
 
 
 def test_the_log_names_format_and_columns():
@@ -180,8 +184,8 @@ def test_ultrafeedback_gives_all_pairs_of_different_scores():
     ("file", "kind", "name"),
     [
         ("sft/t0_p3_6k", "sft", "TRL prompt-completion"),
-        ("sft/gsm8k_train", "sft", None),
-        ("sft/dolly_hhrlhf_train_small", "sft", None),
+        ("sft/gsm8k_train", "sft", "question and answer"),
+        ("sft/dolly_hhrlhf_train_small", "sft", "prompt and response"),
         ("preferences/hh_harmless_raw_200", "preferences", "HH-RLHF dialogues"),
         ("preferences/hh_harmless_80", "preferences", "TRL preference"),
         ("preferences/oasst1_human", "preferences", "TRL preference"),
