@@ -12,6 +12,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +23,9 @@ TEMPLATES = "presidio-evaluator==0.3.2"
 GENERATORS = ("faker==40.54.0", "rstr", "detect-secrets==1.5.0")
 LOCALES = ("en_US", "en_GB", "en_AU", "en_CA", "en_IN", "de_DE", "fr_FR", "es_ES", "it_IT", "nl_NL",
            "pl_PL", "pt_BR", "sv_SE", "zh_CN", "ja_JP", "cs_CZ")  # fmt: skip
-SSN_LOCALES = ("en_US", "en_GB", "it_IT", "es_ES", "pt_BR", "zh_CN", "sv_SE", "fi_FI", "ko_KR")
-"""Whose numbers can be told without the word that their country has for them."""
+SSN_LOCALES = ("en_US", "it_IT", "es_ES", "zh_CN", "sv_SE", "fi_FI", "ko_KR")
+"""Whose numbers can be told without the word that their country has for them (in Faker Britain's
+begin with ZZ, which is never given out, and Brazil's are plain digits)."""
 FILLS = 24
 """Of each template."""
 STRINGS = 12
@@ -145,6 +147,8 @@ def tests_of_libraries(cache: Path) -> Iterator[Case]:
             if kind is None or len(names) < 2:
                 continue
             for text, is_expected, *_ in rows:
+                if kind == "ip_address" and is_expected and not ip_address(text).is_global:
+                    continue  # these belong to nobody: we leave them, and their author does not
                 expected = ((kind, digits_of(text, kind)),) if is_expected and kind else ()
                 asked = (kind,) if kind else KINDS
                 yield Case(name.split("/")[0], f"{kind}{text}", text, expected, asked)

@@ -15,7 +15,6 @@ from stdnum.br import cpf
 from stdnum.ca import sin
 from stdnum.ch import ssn as ahv
 from stdnum.cl import rut
-from stdnum.cn import ric
 from stdnum.cz import rc
 from stdnum.de import idnr
 from stdnum.dk import cpr
@@ -28,6 +27,7 @@ from stdnum.id import nik
 from stdnum.ie import pps
 from stdnum.il import idnr as il_idnr
 from stdnum.in_ import aadhaar, pan
+from stdnum.iso7064 import mod_11_2
 from stdnum.it import codicefiscale
 from stdnum.jp import in_ as my_number
 from stdnum.kr import rrn
@@ -108,6 +108,12 @@ def _is_valid_ssn(number: str) -> bool:
     return ssn.is_valid(number.replace(" ", "-")) or itin.is_valid(number)
 
 
+def is_chinese(number: str) -> bool:
+    """The check digit, and a date of birth. Not the place of birth: counties come and go."""
+    month, day = int(number[10:12]), int(number[12:14])
+    return 1 <= month <= 12 and 1 <= day <= 31 and mod_11_2.is_valid(number.upper())
+
+
 def is_old_chinese(number: str) -> bool:
     """Numbers of before 1999 have 15 digits, with the date of birth from the seventh on, and no
     check digit."""
@@ -121,7 +127,7 @@ def _is_medicare(number: str) -> bool:
 
 
 UNMISTAKABLE = (
-    Form(r"[1-9]\d{5}(?:19|20)\d\d[01]\d[0-3]\d{4}[0-9Xx]", ric.is_valid),  # China
+    Form(r"[1-9]\d{5}(?:19|20)\d\d[01]\d[0-3]\d{4}[0-9Xx]", is_chinese),  # China
     Form(r"\d{3}-\d\d-\d{4}", _is_valid_ssn),  # United States
     Form(r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\d ?[A-D]", is_nino),  # Britain
     Form(r"\d{8}[- ]?[A-HJ-NP-TV-Z]", dni.is_valid),  # Spain

@@ -15,15 +15,20 @@ RUN = re.compile(
 EXTENSION = re.compile(r" ?(?:x|ext\.?|extension) ?\d{1,6}(?!\d)", re.IGNORECASE)
 PARTS = re.compile(r"\S+")
 NORTH_AMERICAN = re.compile(
-    r"(?:\+?1[ .-]?)?(?:\(\d{3}\) ?\d{3}[ .-]?\d{4}|\d{3}([.-])\d{3}\1\d{4})"
+    r"(?:(?:\+?1|001)[ .-]?)?(?:\(\d{3}\) ?\d{3}[ .-]?\d{4}|\d{3}([.-])\d{3}\1\d{4})"
 )
-SPACED_NORTH_AMERICAN = re.compile(r"(?:1 )?[2-9]\d\d [2-9]\d\d \d{4}")
+SPACED = re.compile(r"(?:1 )?[2-9]\d\d [2-9]\d\d \d{4}|\(0\d{2,4}\) \d{5,8}")
+"""Of North America; and a city's prefix in brackets, as in Germany."""
+BRAZILIAN = re.compile(r"\d\d \d{4,5}-\d{4}")
 CHINESE_MOBILE = re.compile(r"1[3-9]\d([ -]?)\d{4}\1\d{4}")
 LEADING_ZERO = ("GB", "FR", "DE", "CN", "IT", "NL", "BE", "CH", "AT", "SE", "AU", "IN", "JP", "KR",
                 "BR", "IL", "ZA", "TR", "TW", "NZ", "IE", "FI", "UA", "RO", "ID", "TH")  # fmt: skip
+"""Countries whose numbers are believed with that prefix."""
+TEN_DIGITS = ("US", "IN", "IT")
+"""Countries whose ten digits in a row are believed near words that speak of people."""
 NO_ZERO = ("US", "ES", "IT", "PT", "PL", "CZ", "DK", "NO", "GR", "HU", "MX", "SG", "HK", "CN",
            "IN", "BR", "RU", "CL", "AR", "CO", "LU")  # fmt: skip
-"""Countries whose numbers are believed with that prefix by their form, or only beside a word."""
+"""Countries whose numbers are believed beside a word."""
 MIN_DIGITS, MAX_DIGITS = 7, 15
 """The longest number that E.164 allows; shorter ones than the shortest local ones are others."""
 MAX_LABELLED_DIGITS = 11
@@ -33,6 +38,7 @@ DATE = re.compile(
 )
 OPERATOR = re.compile(r"[=<>+*%&|^,\[({\"'-]\s*$")
 """Of a program: what follows is more likely a quantity."""
+TEXT_AFTER = re.compile(r"$|[\s.,;:!?)\u3000-\u9fff\uff00-\uffef]")
 POSTCODE = re.compile(r"\d{5}-\d{4}")
 YEARS = re.compile(r"\(?[12]\d{3} ?[-/ ] ?[12]\d{3}\)?")
 PHONE_NOUNS = (
@@ -48,6 +54,11 @@ ASIAN_PHONE_WORDS = (
     "电话|電話|手机|手機|联系|聯繫|致电|拨打|传真|热线|微信|座机|号码|携帯|전화|연락처"
 )
 NEAR_WORD = one_of(*f"{PHONE_NOUNS}|{PHONE_VERBS}|{ASIAN_PHONE_WORDS}".split("|"))
+PEOPLE_WORDS = one_of(
+    "my", "me", "us", "his", "her", "their", "your", "number", "no", "registered", "message",
+    "office", "home", "name", "customer", "patient", "email", "mail", *PHONE_NOUNS.split("|"),
+    *PHONE_VERBS.split("|"), *ASIAN_PHONE_WORDS.split("|"),
+)  # fmt: skip
 LABEL = re.compile(
     rf"(?:(?<![{LETTERS}])(?:{PHONE_NOUNS})|{ASIAN_PHONE_WORDS})"
     r"\.?(?:[_ -]?(?:number|no|nr|num))?\.?[\"'*)]*\s?(?:is|at|on|[=:：是为])?\s*[\"'*]*$"
@@ -129,33 +140,40 @@ def is_phone(line: str, start: int, end: int) -> bool:
     is_short = is_international or len(digits) <= MAX_LABELLED_DIGITS
     if is_short and "/" not in number and (LABEL.search(before) or LABEL_AFTER.match(after)):
         return True
+    is_in_text = not OPERATOR.search(before) and TEXT_AFTER.match(after)
+    if number.isdecimal() and not is_in_text:
+        return False
     if CHINESE_MOBILE.fullmatch(number):
-        return not OPERATOR.search(before) and _is_valid(digits, "CN")
+        return _is_valid(digits, "CN")
     if is_international:
-        return _is_international(number, digits)
-    is_among_others = re.search(r"\d $", before) or re.match(r" \d", after)
-    return _is_national(number, bool(NEAR_WORD.search(before)), not is_among_others)
-
-
-def _is_international(number: str, digits: str) -> bool:
-    number_with_plus = "+" + digits.removeprefix("00")
-    is_grouped = not number.endswith(digits) and number[0] == "+"
-    return _is_valid(number_with_plus, None) or (is_grouped and _is_possible(number_with_plus))
+        number_with_plus = "+" + digits.removeprefix("00")
+        is_likely = number[0] == "+" and len(digits) >= 10 and _is_possible(number_with_plus)
+        return is_likely or _is_valid(number_with_plus, None)
+    is_alone = not (re.search(r"\d $", before) or re.match(r" \d", after))
+    if number.isdecimal() and not PEOPLE_WORDS.search(before):
+        return False
+    return _is_national(number, bool(NEAR_WORD.search(before)), is_alone)
 
 
 def _is_national(number: str, has_word: bool, is_alone: bool) -> bool:
     groups = re.findall(r"\d+", number)
-    if groups[0].startswith("0") and 9 <= sum(map(len, groups)) <= 12:
-        is_grouped = is_alone and _is_grouped(groups) and not POSTCODE.fullmatch(number)
-        return (is_grouped or has_word) and _exists(number, LEADING_ZERO)
-    if SPACED_NORTH_AMERICAN.fullmatch(number) and _is_valid(number, "US"):
+    digits = "".join(groups)
+    if SPACED.fullmatch(number) or (BRAZILIAN.fullmatch(number) and _is_valid(number, "BR")):
+        return True
+    if digits.startswith("0") and 8 <= len(digits) <= 12:
+        is_written = _is_grouped(groups) or re.fullmatch(r"0\d{9,10}", number)
+        is_believed = is_alone and is_written and not POSTCODE.fullmatch(number)
+        return bool(is_believed or has_word) and _exists(number, LEADING_ZERO)
+    if is_alone and len(number) == 10 and number.isdecimal() and _exists(number, TEN_DIGITS):
         return True
     return has_word and _exists(number, NO_ZERO)
 
 
 def _is_grouped(groups: list[str]) -> bool:
     lengths = [len(group) for group in groups]
-    return 2 <= len(groups) <= 6 and min(lengths) >= 2 and (lengths[0] <= 5 or lengths == [6, 5])
+    is_long = sum(lengths) >= 9 or len(groups) >= 3
+    is_prefixed = lengths[0] <= 5 or lengths == [6, 5]
+    return 2 <= len(groups) <= 6 and min(lengths) >= 2 and is_long and is_prefixed
 
 
 def _exists(number: str, regions: tuple[str, ...]) -> bool:

@@ -19,14 +19,15 @@ PRIVATE_KEY = re.compile(
 """In PEM or PGP armour, with its end or cut off."""
 
 TOKENS = (
-    r"(?:AKIA|ASIA|AROA|AIDA|AGPA|ANPA|ABIA|ACCA)[A-Z2-7][A-Z0-9]{15}",  # AWS
-    r"gh[pousr]_[A-Za-z0-9]{30,}", r"github_pat_[A-Za-z0-9_]{22,}",
-    r"gl(?:pat|ptt|rt|dt|ft|soat|cbt|agent)-[A-Za-z0-9_-]{20,}",
+    r"(?:AKIA|ASIA|AROA|AIDA|AGPA|ANPA|ABIA|ACCA|A3T[A-Z0-9])[A-Z0-9]{16}",  # AWS
+    r"gh[pousr]_[A-Za-z0-9_]{30,}", r"github_pat_[A-Za-z0-9_]{22,}",
+    r"gl(?:pat|ptt|rt|dt|ft|soat|cbt|agent|imt|oas|ffct)-[A-Za-z0-9_-]{20,}",
+    r"GR1348941[A-Za-z0-9_-]{20,}",  # GitLab
     r"xox[abeoprs]-[A-Za-z0-9-]{10,}", r"xapp-\d-[A-Za-z0-9-]{20,}",  # Slack
     r"https://hooks\.slack\.com/services/[A-Za-z0-9_/]{20,}",
     r"https://discord(?:app)?\.com/api/webhooks/\d+/[A-Za-z0-9_-]{30,}",
     r"sk-(?:proj|svcacct|admin|ant|or)-[A-Za-z0-9_-]{16,}", r"sk-[A-Za-z0-9]{20,}",  # OpenAI
-    r"sk-[A-Za-z0-9_-]*T3BlbkFJ[A-Za-z0-9_-]{10,}", r"AKCp[A-Za-z0-9]{10,}",  # OpenAI, Artifactory
+    r"sk-[A-Za-z0-9_-]*T3BlbkFJ[A-Za-z0-9_-]{10,}", r"AKC[A-Za-z0-9]{10,}",  # OpenAI, Artifactory
     r"hf_[A-Za-z0-9]{30,}", r"(?:api_org|r8)_[A-Za-z0-9]{30,}",  # Hugging Face, Replicate
     r"[spr]k_(?:live|test)_[A-Za-z0-9]{10,}", r"whsec_[A-Za-z0-9+/=]{20,}",  # Stripe
     r"AIza[A-Za-z0-9_-]{35}", r"ya29\.[A-Za-z0-9_-]{20,}", r"GOCSPX-[A-Za-z0-9_-]{20,}",  # Google
@@ -39,18 +40,19 @@ TOKENS = (
     r"hv[sb]\.[A-Za-z0-9_-]{20,}", r"AGE-SECRET-KEY-1[A-Z0-9]{50,}", r"NRAK-[A-Z0-9]{27}",
     r"gsk_[A-Za-z0-9]{40,}", r"xai-[A-Za-z0-9]{40,}", r"tvly-[A-Za-z0-9-]{20,}",
     r"pplx-[A-Za-z0-9]{40,}", r"ATATT3[A-Za-z0-9_=-]{40,}", r"PMAK-[a-f0-9]{24}-[a-f0-9]{34}",
-    r"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]{4,})?",  # JSON Web Tokens
+    r"eyJ[A-Za-z0-9_=-]{8,}\.[A-Za-z0-9_=-]{8,}(?:\.[A-Za-z0-9_.+/=-]{4,})?",  # JSON Web Tokens
 )  # fmt: skip
 """By their prefixes, as the services document them."""
 TOKENS_WITHOUT_PREFIX = (
     r"\d{8,10}:[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])",  # Telegram
     r"[MNO][A-Za-z0-9_-]{23,25}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,38}",  # Discord
     r"(?:AC|SK)[a-z0-9]{32}(?![A-Za-z0-9])",  # Twilio
+    r"[0-9a-z]{32}-us\d{1,2}(?![A-Za-z0-9])",  # Mailchimp
     r"AP[0-9A-F](?=(?:[A-Za-z]*\d){3})[A-Za-z0-9]{20,}",  # Artifactory
 )
 TOKEN_MIDDLES = (
     "[0-9]{8}:[A-Za-z0-9_-]{8}", r"\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{8}", "(?:AC|SK)[a-z0-9]{8}",
-    "AP[0-9A-F][A-Za-z0-9]{12}",
+    "AP[0-9A-F][A-Za-z0-9]{12}", "[0-9a-z]-us[0-9]",
 )  # fmt: skip
 TOKEN = re.compile(rf"(?<![A-Za-z0-9_])(?:{'|'.join((*TOKENS, *TOKENS_WITHOUT_PREFIX))})")
 
@@ -66,9 +68,10 @@ CHINESE_NAMES = "密码|密碼|口令|密钥|令牌|パスワード|비밀번호
 # Words may stand before the name (DB_PASSWORD, x-api-key), not after it (max_tokens, token_count).
 ASSIGNED = re.compile(
     rf"(?:(?<![{LETTERS}])|(?<=_)|(?<=[a-z])(?=[A-Z]))(?:(?i:{NAMES})|{CHINESE_NAMES})(?![{WORD}])"
-    r"(?:[\"'\])]{0,3}[ \t]*(?::=|=>|==|::|[=:：])|\s{1,2}(?i:is|was|ist|es|est)(?=\s)|是|为)[ \t]*"
+    r"(?:[\"'\])]{0,3}[ \t]*(?::=|=>|==|::|[=:：])|\s{1,2}(?i:is|was|ist|es|est)(?=\s)|是|为"
+    r"|[\"'\])]{0,3}(?P<none>[ \t]))[ \t]*"
     r"(?:[\"'`](?P<quoted>[^\"'`\s]{6,200})[\"'`]"
-    r"|(?P<bare>[^\s\"'`<>(){}\[\],;|，。；]{6,200}))"
+    r"|(?P<bare>[^\s\"'`<>(){}\[\],;|，。；]{6,200}+)(?![(\[]))"
 )
 USER_AND_PASSWORD = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s:/@\"']{0,64}:(?P<password>[^\s/@\"']{3,100})@(?=[\w\[$])"
@@ -108,6 +111,8 @@ def secret_spans(line: str) -> Iterator[Span]:
         group = "quoted" if match["quoted"] else "bare"
         start = match.start(group)
         value = match[group].rstrip(".:!?") if group == "bare" else match[group]
+        if match["none"] and (len(value) < LONGER_THAN_WORDS or not is_random(value)):
+            continue
         if is_password(value, is_quoted=group == "quoted"):
             found.append((start, start + len(value)))
     return without_overlaps(found)
@@ -138,7 +143,10 @@ def entropy(value: str) -> float:
     return -sum(count / len(value) * math.log2(count / len(value)) for count in counts)
 
 
-_ASSIGNS = r"[\x22')\]]*[ \t]*(?::=|[=:：是为]|(?i:is|was|ist|es|est)[ \t])"
+_ASSIGNS = (
+    r"[\x22')\]]*[ \t]*(?::=|[=:：是为]|(?i:is|was|ist|es|est)[ \t]"
+    r"|[ \t][\x22']?[A-Za-z0-9]*[0-9][A-Za-z])"
+)
 
 
 def _start(token: str) -> str:
