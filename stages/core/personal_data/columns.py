@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import polars as pl
 
 from stages.core.personal_data.redaction import RECOGNISERS, PersonalData, redact, redact_kind
-from stages.core.personal_data.secrets import SECRETS
+from stages.core.personal_data.secrets import SECRETS, UNPREFIXED
 
 NUMBERS_AND_ADDRESSES = (
     r"@[0-9A-Za-z]|@[^\x00-\x7f]",
@@ -16,14 +16,14 @@ NUMBERS_AND_ADDRESSES = (
     "[0-9]{2}[A-Za-z][0-9]{2}[A-Za-z]",
     "[0-9]{4}[A-Z]",
 )
-"""One of these matches wherever a recogniser's gate does, but for the one of secrets. All begin
-with a digit or an @, to which Rust's ``regex`` skips: but not if they were one expression."""
+"""One of these matches wherever a recogniser's gate does, but for those of secrets. All begin with
+a digit or an @, to which Rust's ``regex`` skips: but not if they were one expression."""
 FOUND_SCHEMA = {"index": pl.UInt32(), "kind": pl.String(), "value": pl.String()}
 
 
 def may_hold(texts: pl.Expr) -> pl.Expr:
     """Whether a text can hold personal data of any kind: a quick look that few texts pass."""
-    gates = (*NUMBERS_AND_ADDRESSES, SECRETS.gate)
+    gates = (*NUMBERS_AND_ADDRESSES, *UNPREFIXED, SECRETS.gate)
     return pl.any_horizontal(texts.str.contains(gate) for gate in gates)
 
 

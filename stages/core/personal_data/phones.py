@@ -17,9 +17,15 @@ PARTS = re.compile(r"\S+")
 NORTH_AMERICAN = re.compile(
     r"(?:(?:\+?1|001)[ .-]?)?(?:\(\d{3}\) ?\d{3}[ .-]?\d{4}|\d{3}([.-])\d{3}\1\d{4})"
 )
-SPACED = re.compile(r"(?:1 )?[2-9]\d\d [2-9]\d\d \d{4}|\(0\d{2,4}\) \d{5,8}")
-"""Of North America; and a city's prefix in brackets, as in Germany."""
-BRAZILIAN = re.compile(r"\d\d \d{4,5}-\d{4}")
+SPACED = re.compile(
+    r"(?:1 )?[2-9]\d\d [2-9]\d\d \d{4}|\(0\d{2,4}\) \d{5,8}|\d\d-\d{4}-\d{4}"
+    r"|\d\d (?!(?:1[5-9]|20)\d\d-)\d{4,5}-\d{4}"
+)
+"""In North America; in Germany with the city's prefix in brackets; in Japan, in Brazil."""
+LOCAL = re.compile(r"\d{3,4}([ .-])\d{4}")
+NINE_DIGITS = re.compile(r"\d{3}([ -])\d{3}\1\d{3}|\d{9,10}")
+ARITHMETIC = re.compile(r"\d+(?:[./]| ?- ?| / )\d+|.*[.]\d+[ -].*|.*-\d+\..*")
+"""Decimals, quotients and differences."""
 CHINESE_MOBILE = re.compile(r"1[3-9]\d([ -]?)\d{4}\1\d{4}")
 LEADING_ZERO = ("GB", "FR", "DE", "CN", "IT", "NL", "BE", "CH", "AT", "SE", "AU", "IN", "JP", "KR",
                 "BR", "IL", "ZA", "TR", "TW", "NZ", "IE", "FI", "UA", "RO", "ID", "TH")  # fmt: skip
@@ -34,7 +40,8 @@ MIN_DIGITS, MAX_DIGITS = 7, 15
 MAX_LABELLED_DIGITS = 11
 """Of a number that is believed by the word before it: with more, it holds something else."""
 DATE = re.compile(
-    r"\(?(?:\d{1,2}([./-])\d{1,2}\1(?:\d\d){1,2}|[12]\d{3}([./ -])\d\d?\2\d\d?)(?: .*)?"
+    r"(?:19|20)\d\d[01]\d[0-3]\d"
+    r"|\(?(?:\d{1,2}([./-])\d{1,2}\1(?:\d\d){1,2}|[12]\d{3}([./ -])\d\d?\2\d\d?)(?: .*)?"
 )
 OPERATOR = re.compile(r"[=<>+*%&|^,\[({\"'-]\s*$")
 """Of a program: what follows is more likely a quantity."""
@@ -55,7 +62,7 @@ ASIAN_PHONE_WORDS = (
 )
 NEAR_WORD = one_of(*f"{PHONE_NOUNS}|{PHONE_VERBS}|{ASIAN_PHONE_WORDS}".split("|"))
 PEOPLE_WORDS = one_of(
-    "my", "me", "us", "his", "her", "their", "your", "number", "no", "registered", "message",
+    "my", "me", "his", "her", "their", "your", "number", "registered", "message", "messages",
     "office", "home", "name", "customer", "patient", "email", "mail", *PHONE_NOUNS.split("|"),
     *PHONE_VERBS.split("|"), *ASIAN_PHONE_WORDS.split("|"),
 )  # fmt: skip
@@ -136,6 +143,8 @@ def is_phone(line: str, start: int, end: int) -> bool:
         return True
     if number.count("(") != number.count(")"):
         return False
+    if SPACED.fullmatch(number):
+        return True
     is_international = number.lstrip("(").startswith(("+", "00"))
     is_short = is_international or len(digits) <= MAX_LABELLED_DIGITS
     if is_short and "/" not in number and (LABEL.search(before) or LABEL_AFTER.match(after)):
@@ -150,23 +159,25 @@ def is_phone(line: str, start: int, end: int) -> bool:
         is_likely = number[0] == "+" and len(digits) >= 10 and _is_possible(number_with_plus)
         return is_likely or _is_valid(number_with_plus, None)
     is_alone = not (re.search(r"\d $", before) or re.match(r" \d", after))
-    if number.isdecimal() and not PEOPLE_WORDS.search(before):
+    speaks_of_people = PEOPLE_WORDS.search(before)
+    if number.isdecimal() and not speaks_of_people:
         return False
-    return _is_national(number, bool(NEAR_WORD.search(before)), is_alone)
+    if LOCAL.fullmatch(number):
+        return bool(NEAR_WORD.search(before))
+    has_word = NEAR_WORD.search(before) or (speaks_of_people and NINE_DIGITS.fullmatch(number))
+    return _is_national(number, bool(has_word), is_alone)
 
 
 def _is_national(number: str, has_word: bool, is_alone: bool) -> bool:
     groups = re.findall(r"\d+", number)
     digits = "".join(groups)
-    if SPACED.fullmatch(number) or (BRAZILIAN.fullmatch(number) and _is_valid(number, "BR")):
-        return True
     if digits.startswith("0") and 8 <= len(digits) <= 12:
         is_written = _is_grouped(groups) or re.fullmatch(r"0\d{9,10}", number)
         is_believed = is_alone and is_written and not POSTCODE.fullmatch(number)
         return bool(is_believed or has_word) and _exists(number, LEADING_ZERO)
     if is_alone and len(number) == 10 and number.isdecimal() and _exists(number, TEN_DIGITS):
         return True
-    return has_word and _exists(number, NO_ZERO)
+    return has_word and not ARITHMETIC.fullmatch(number) and _exists(number, NO_ZERO)
 
 
 def _is_grouped(groups: list[str]) -> bool:

@@ -9,11 +9,12 @@ from stages.core.personal_data.ip_addresses import IP_ADDRESSES
 from stages.core.personal_data.national_ids import NATIONAL_IDS, WORDED_NATIONAL_IDS
 from stages.core.personal_data.phones import PHONES
 from stages.core.personal_data.recogniser import Recogniser
-from stages.core.personal_data.secrets import PRIVATE_KEY, SECRETS
+from stages.core.personal_data.secrets import PRIVATE_KEY, SECRETS, UNPREFIXED_SECRETS
 
 KINDS = ("email", "phone", "ip_address", "iban", "credit_card", "national_id", "secret")
 RECOGNISERS = (
-    SECRETS, EMAILS, IBANS, CREDIT_CARDS, NATIONAL_IDS, WORDED_NATIONAL_IDS, IP_ADDRESSES, PHONES,
+    SECRETS, UNPREFIXED_SECRETS, EMAILS, IBANS, CREDIT_CARDS, NATIONAL_IDS, WORDED_NATIONAL_IDS,
+    IP_ADDRESSES, PHONES,
 )  # fmt: skip
 """In this order: the password and host of a URL are not an e-mail address, and the digits of the
 others must not be taken for a telephone number."""

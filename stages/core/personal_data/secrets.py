@@ -25,6 +25,7 @@ TOKENS = (
     r"GR1348941[A-Za-z0-9_-]{20,}",  # GitLab
     r"xox[abeoprs]-[A-Za-z0-9-]{10,}", r"xapp-\d-[A-Za-z0-9-]{20,}",  # Slack
     r"https://hooks\.slack\.com/services/[A-Za-z0-9_/]{20,}",
+    r"https?://api\.softlayer\.com/soap/v3(?:\.1)?/[a-z0-9]{64}",
     r"https://discord(?:app)?\.com/api/webhooks/\d+/[A-Za-z0-9_-]{30,}",
     r"sk-(?:proj|svcacct|admin|ant|or)-[A-Za-z0-9_-]{16,}", r"sk-[A-Za-z0-9]{20,}",  # OpenAI
     r"sk-[A-Za-z0-9_-]*T3BlbkFJ[A-Za-z0-9_-]{10,}", r"AKC[A-Za-z0-9]{10,}",  # OpenAI, Artifactory
@@ -43,40 +44,43 @@ TOKENS = (
     r"eyJ[A-Za-z0-9_=-]{8,}\.[A-Za-z0-9_=-]{8,}(?:\.[A-Za-z0-9_.+/=-]{4,})?",  # JSON Web Tokens
 )  # fmt: skip
 """By their prefixes, as the services document them."""
-TOKENS_WITHOUT_PREFIX = (
-    r"\d{8,10}:[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])",  # Telegram
-    r"[MNO][A-Za-z0-9_-]{23,25}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,38}",  # Discord
-    r"(?:AC|SK)[a-z0-9]{32}(?![A-Za-z0-9])",  # Twilio
-    r"[0-9a-z]{32}-us\d{1,2}(?![A-Za-z0-9])",  # Mailchimp
-    r"AP[0-9A-F](?=(?:[A-Za-z]*\d){3})[A-Za-z0-9]{20,}",  # Artifactory
-)
-TOKEN_MIDDLES = (
-    "[0-9]{8}:[A-Za-z0-9_-]{8}", r"\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{8}", "(?:AC|SK)[a-z0-9]{8}",
-    "AP[0-9A-F][A-Za-z0-9]{12}", "[0-9a-z]-us[0-9]",
-)  # fmt: skip
-TOKEN = re.compile(rf"(?<![A-Za-z0-9_])(?:{'|'.join((*TOKENS, *TOKENS_WITHOUT_PREFIX))})")
+TOKEN = re.compile(rf"(?<![A-Za-z0-9_])(?:{'|'.join(TOKENS)})")
+UNPREFIXED = {
+    "[0-9]{8}:[A-Za-z0-9_-]{8}": r"\d{8,10}:[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])",  # Telegram
+    r"\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{8}":  # Discord
+        r"[MNO][A-Za-z0-9_-]{23,25}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,38}",
+    "(?:AC|SK)[a-z0-9]{8}": r"(?:AC|SK)[a-z0-9]{32}(?![A-Za-z0-9])",  # Twilio
+    "[0-9a-z]-us[0-9]": r"[0-9a-z]{32}-us\d{1,2}(?![A-Za-z0-9])",  # Mailchimp
+    "AP[0-9A-F][A-Za-z0-9]{12}":  # Artifactory
+        r"AP[0-9A-F](?=(?:[A-Za-z]*\d){3})[A-Za-z0-9]{20,}",
+}  # fmt: skip
+"""Tokens with nothing to know them by but their form: a part that is quickly searched for, and the
+whole."""
+UNPREFIXED_TOKEN = re.compile(rf"(?<![A-Za-z0-9_])(?:{'|'.join(UNPREFIXED.values())})")
 
 NAMES = (
     r"(?:[a-z]+[_-]?)?(?:password|passwd|passphrase|pwd|api[_-]?(?:pass|pw|key|token))|pass(?:code)?|psw"
-    r"|(?:client|app)?[_-]?secret"
+    r"|(?:client|app)?[_-]?secret|secret[_-]?access"
     r"|(?:secret|private|encryption|signing|account|shared|master)[_ -]?(?:access[_-]?)?key"
     r"|(?:api|access|auth(?:orization)?)[_ -]?(?:key|token|secret)"
     r"|(?:refresh|bearer|session|bot|id)[_-]?token|token|credentials?"
     r"|passwort|kennwort|contraseña|mot de passe|senha|wachtwoord|hasło|пароль"
 )
+KEY_NAMES = r"[A-Za-z]+[_-]?key"
+"""Of keys of any kind, most of them no secrets: their values must look random."""
 CHINESE_NAMES = "密码|密碼|口令|密钥|令牌|パスワード|비밀번호"
 # Words may stand before the name (DB_PASSWORD, x-api-key), not after it (max_tokens, token_count).
 ASSIGNED = re.compile(
-    rf"(?:(?<![{LETTERS}])|(?<=_)|(?<=[a-z])(?=[A-Z]))(?:(?i:{NAMES})|{CHINESE_NAMES})(?![{WORD}])"
+    rf"(?:(?<![{LETTERS}])|(?<=_)|(?<=[a-z])(?=[A-Z]))(?:(?i:{NAMES}|(?P<key>{KEY_NAMES}))"
+    rf"|{CHINESE_NAMES})(?![{WORD}])"
     r"(?:[\"'\])]{0,3}[ \t]*(?::=|=>|==|::|[=:：])|\s{1,2}(?i:is|was|ist|es|est)(?=\s)|是|为"
     r"|[\"'\])]{0,3}(?P<none>[ \t]))[ \t]*"
     r"(?:[\"'`](?P<quoted>[^\"'`\s]{6,200})[\"'`]"
     r"|(?P<bare>[^\s\"'`<>(){}\[\],;|，。；]{6,200}+)(?![(\[]))"
 )
 USER_AND_PASSWORD = re.compile(
-    r"[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s:/@\"']{0,64}:(?P<password>[^\s/@\"']{3,100})@(?=[\w\[$])"
+    r"[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s:/@\"']{0,120}:(?P<password>[^\s/@\"']{3,100})@(?=[\w\[$])"
 )
-AWS_SECRET = re.compile(r"(?i:aws).{0,60}[\"'](?P<key>[A-Za-z0-9/+]{40})[\"']")
 AUTHORIZATION = re.compile(
     r"(?i:bearer|basic|authorization: token)\s+(?P<credentials>[A-Za-z0-9._~+/-]{16,}={0,2})"
 )
@@ -106,16 +110,21 @@ def secret_spans(line: str) -> Iterator[Span]:
     for match in AUTHORIZATION.finditer(line):
         if is_random(match["credentials"]):
             found.append(match.span("credentials"))
-    found += [match.span("key") for match in AWS_SECRET.finditer(line)]
     for match in ASSIGNED.finditer(line):
         group = "quoted" if match["quoted"] else "bare"
         start = match.start(group)
         value = match[group].rstrip(".:!?") if group == "bare" else match[group]
-        if match["none"] and (len(value) < LONGER_THAN_WORDS or not is_random(value)):
+        is_doubtful = match["none"] or match["key"]
+        if is_doubtful and (len(value) < LONGER_THAN_WORDS or not is_random(value)):
             continue
         if is_password(value, is_quoted=group == "quoted"):
             found.append((start, start + len(value)))
     return without_overlaps(found)
+
+
+def unprefixed_spans(line: str) -> Iterator[Span]:
+    """Tokens without a prefix."""
+    return (match.span() for match in UNPREFIXED_TOKEN.finditer(line))
 
 
 def is_password(value: str, is_quoted: bool) -> bool:
@@ -161,11 +170,10 @@ SECRETS = Recogniser(
             rf"(?:(?i:pass(?:word|wd|phrase|code)?|pwd|apipass|psw|secret|key|token|credentials?|wort"
             rf"|contraseña|mot de passe|senha|hasło|пароль)|{CHINESE_NAMES}){_ASSIGNS}",
             r"PRIVATE KEY|(?i:bearer|basic|token)[ \t]+[A-Za-z0-9._~+/-]{12}",
-            r"(?i:aws)[^\n]*(?i:key|pw|pass|token|secret)[^\n]*[\x22'][A-Za-z0-9/+]{8}",
             r"//[^ \t\n/@]+:[^ \t\n/@]+@",
             *map(_start, TOKENS),
-            *TOKEN_MIDDLES,
         )
     ),
     secret_spans,
 )
+UNPREFIXED_SECRETS = Recogniser("secret", "|".join(UNPREFIXED), unprefixed_spans)
