@@ -115,7 +115,7 @@ RULES = (
         "repeated_ngrams",
         "max_repeated_ngram_share",
         "whole sentences again",
-        "Gopher, 5 to 10 words: 6 here, which the longer ones hold",
+        "Gopher, 5 to 10 words: 6 here, which the longer ones hold, or 12 characters",
     ),
 )
 """In the order in which they are applied and reported: a text is removed by the first it breaks."""
@@ -140,7 +140,8 @@ def scores(
     columns["too_short"] = texts.str.strip_chars().str.len_chars().to_numpy()
     columns["addresses"] = _address_lengths(texts) / np.maximum(total, 1)
     columns |= _by_lines(bare, texts, is_other, total)
-    columns |= _by_words(bare, is_other.to_numpy(), text_words, languages)
+    is_unspaced = counts.unspaced > counts.letters
+    columns |= _by_words(bare, is_other.to_numpy(), text_words, languages, is_unspaced)
     return pl.DataFrame(
         [
             pl.Series(rule.name, np.asarray(columns[rule.name], np.float32)).fill_nan(None)
@@ -233,15 +234,16 @@ def _by_words(
     is_other: NDArray[np.bool_],
     text_words: Words,
     languages: pl.DataFrame | None,
+    is_unspaced: NDArray[np.bool_],
 ) -> dict[str, Scores]:
     totals = np.diff(text_words.offsets)
-    columns = _of_words(text_words, languages)
+    columns = _of_words(text_words, languages, is_unspaced)
     others = np.flatnonzero(is_other)
     if len(others):
         prose_words = words(bare.gather(others))
         share = np.diff(prose_words.offsets) / np.maximum(totals[others], 1)
         spoken = None if languages is None else languages[others]
-        for name, values in _of_words(prose_words, spoken).items():
+        for name, values in _of_words(prose_words, spoken, is_unspaced[others]).items():
             # Repetitions are a share of the whole text's words, the others of its prose.
             columns[name][others] = values * share if name in REPETITIONS else values
     return columns
@@ -250,12 +252,14 @@ def _by_words(
 REPETITIONS = ("top_ngram", "repeated_ngrams")
 
 
-def _of_words(text_words: Words, languages: pl.DataFrame | None) -> dict[str, Scores]:
+def _of_words(
+    text_words: Words, languages: pl.DataFrame | None, is_unspaced: NDArray[np.bool_]
+) -> dict[str, Scores]:
     function, lorem = known_word_shares(text_words, languages)
     counts = np.diff(text_words.offsets)
     return {
         "function_words": np.where(counts >= MIN_WORDS, function, np.nan),
         "placeholder_text": lorem,
         "top_ngram": top_ngram(text_words),
-        "repeated_ngrams": repeated_ngrams(text_words),
+        "repeated_ngrams": repeated_ngrams(text_words, is_unspaced),
     }

@@ -12,11 +12,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from stages.clean.characters import sums
 from stages.core.words import Words, ngrams
 
 SHORT = (2, 3, 4)
 LONG = 6
 """Words of a long n-gram. What repeats 7 to 10 words repeats 6 of them as well."""
+LONG_UNSPACED = 12
+"""The same in characters of a script without spaces, of which a word has about two."""
 FEW = 0.05
 """Where two words in a row come again less often, three and four are not counted."""
 CHUNK_WORDS = 1 << 16
@@ -56,12 +59,20 @@ def top_ngram(words: Words) -> Shares:
     return np.minimum(shares, 1)
 
 
-def repeated_ngrams(words: Words) -> Shares:
-    """Share of each text's words that lie in an n-gram of 6 words which the text has had before."""
+def repeated_ngrams(words: Words, is_unspaced: NDArray[np.bool_]) -> Shares:
+    """Share of each text's words that lie in a long n-gram which the text has had before.
+
+    Args:
+        words: of the texts.
+        is_unspaced: whether a text's words are mostly single characters.
+    """
     counts = np.diff(words.offsets)
     covered = np.zeros(len(counts), np.int64)
     for rows, part in _chunks(words):
         covered[rows] = _covered(part, LONG)
+        some = np.flatnonzero(is_unspaced[rows] & (covered[rows] > 0))
+        if len(some):
+            covered[rows[some]] = _covered(take(part, some), LONG_UNSPACED)
     return _shares(covered, counts)
 
 
@@ -111,20 +122,21 @@ def _most_repeated(words: Words, n: int) -> NDArray[np.int64]:
 def _covered(words: Words, n: int) -> NDArray[np.int64]:
     """How many words of each text lie in an n-gram that it has had before."""
     keys, offsets = _keys(words, n)
-    sizes = np.diff(words.offsets)
-    result = np.zeros(len(sizes), np.int64)
     in_order = np.sort(keys)
     repeated = in_order[1:][in_order[1:] == in_order[:-1]]
-    for text in np.unique(repeated >> HASH_BITS).astype(np.int64).tolist():
-        grams = keys[offsets[text] : offsets[text + 1]]
-        _, first = np.unique(grams, return_index=True)
-        is_again = np.ones(len(grams), np.bool_)
-        is_again[first] = False
-        inside = np.zeros(sizes[text], np.bool_)
-        for step in range(n):
-            inside[step : step + len(grams)] |= is_again
-        result[text] = inside.sum()
-    return result
+    # Few n-grams are repeated, so a look at some bits leaves few of the others.
+    is_likely = np.zeros(1 << 16, np.bool_)
+    is_likely[repeated.astype(np.uint16)] = True
+    likely = np.flatnonzero(is_likely[keys.astype(np.uint16)])
+    # A stable sort leaves the first of equal ones first.
+    order = likely[np.argsort(keys[likely], kind="stable")]
+    again = order[1:][keys[order[1:]] == keys[order[:-1]]]
+    texts = (keys[again] >> HASH_BITS).astype(np.int64)
+    firsts = again - offsets[texts] + words.offsets[texts]
+    inside = np.zeros(len(words.hashes), np.bool_)
+    for step in range(n):
+        inside[firsts + step] = True
+    return sums(inside.view(np.uint8), words.offsets)
 
 
 def _shares(counts: NDArray[np.generic], totals: NDArray[np.int64]) -> Shares:

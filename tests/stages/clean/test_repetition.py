@@ -42,19 +42,30 @@ def test_the_commonest_short_ngram(text, share):
     assert of(top_ngram, text) == pytest.approx([share])
 
 
+def ngrams_of_words(counted):
+    return repeated_ngrams(counted, np.zeros(len(counted.characters), np.bool_))
+
+
 @pytest.mark.parametrize(
     ("text", "share"),
     [
         ("a b c d e f g a b c d e f", 6 / 13),
         ("a b c d e f g a b c d e x", 0),  # five words
         ("a b c d e f g " * 3, 14 / 21),
-        ("一二三四五六七" * 2, 7 / 14),
         ("a b", 0),
         ("", 0),
     ],
 )
 def test_words_in_long_ngrams_that_come_again(text, share):
-    assert of(repeated_ngrams, text) == pytest.approx([share])
+    assert of(ngrams_of_words, text) == pytest.approx([share])
+
+
+def test_of_characters_twelve_make_a_long_ngram():
+    texts = ["天地玄黄宇宙洪荒" * 2, "天地玄黄宇宙洪荒日月盈昃" * 2, "a b c d e f g " * 2]
+    counted = words(pl.Series(texts))
+    shares = repeated_ngrams(counted, np.array([True, True, False]))
+    assert shares.tolist() == pytest.approx([0, 12 / 24, 7 / 14])
+    assert ngrams_of_words(counted).tolist() == pytest.approx([8 / 16, 12 / 24, 7 / 14])
 
 
 def test_texts_do_not_see_each_other(monkeypatch):
@@ -66,7 +77,7 @@ def test_texts_do_not_see_each_other(monkeypatch):
         "!",
         "a b c d e f g a b c d e f g",
     ]
-    for function, expected in ((top_ngram, [0, 0, 0, 4 / 6, 0]), (repeated_ngrams, [0] * 5)):
+    for function, expected in ((top_ngram, [0, 0, 0, 4 / 6, 0]), (ngrams_of_words, [0] * 5)):
         together = of(function, *texts)
         assert together[:5] == pytest.approx(expected)
         assert together == [of(function, text)[0] for text in texts]
