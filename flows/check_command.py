@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from flows.benchmark_command import whole_number
 
@@ -50,14 +51,16 @@ def check(options: argparse.Namespace, console: Console) -> int:
     """
     from stages.core import data_check  # the command line starts without polars
 
-    report = data_check.check_files(
-        options.files,
-        options.kind,
-        tokenizer=options.tokenizer,
-        context=options.context,
-        evaluation=options.evaluation,
-        held_out=options.held_out,
-    )
+    with Console(stderr=True, highlight=False).status("reading") as status:
+        report = data_check.check_files(
+            options.files,
+            options.kind,
+            tokenizer=options.tokenizer,
+            context=options.context,
+            evaluation=options.evaluation,
+            held_out=options.held_out,
+            progress=lambda name, count: status.update(f"{escape(name)}: {count:,} records"),
+        )
     if options.json:
         console.file.write(json.dumps(report.as_json(), indent=1) + "\n")
     else:

@@ -38,7 +38,7 @@ def write(tmp_path):
 def test_good_records_are_fine(check, write):
     code, output, errors = check(write(GOOD))
     assert (code, errors) == (0, "")
-    assert "data.jsonl  sft (TRL prompt-completion)        1       1" in output
+    assert "      1       1  data.jsonl  sft (TRL prompt-completion)\n" in output
     assert output.endswith("Fine.\n")
 
 

@@ -1,7 +1,7 @@
 """The check of whole files."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,8 @@ from stages.core.schemas import DATA_KINDS, DataKind
 from stages.core.sources import DOCUMENT_FORMATS, file_format, read_records, source_files
 from stages.core.usual_names import mapping_hint
 
+Progress = Callable[[str, int], None]
+
 
 def check_files(
     paths: Sequence[str | Path],
@@ -30,6 +32,7 @@ def check_files(
     context: int = 0,
     evaluation: Sequence[str | Path] = (),
     held_out: Sequence[str | Path] = (),
+    progress: Progress | None = None,
 ) -> CheckReport:
     """Read the files once and say what is wrong with their records.
 
@@ -43,6 +46,7 @@ def check_files(
         context: tokens that a record may have; 0 does not look at lengths.
         evaluation: files of evaluation data, of which no 13 words in a row may be in the records.
         held_out: files of which no prompt (or text) may be in the records.
+        progress: is told the file being read and the number of its records so far.
 
     Raises:
         UserError: a path, the tokenizer, or the kind is none.
@@ -58,7 +62,7 @@ def check_files(
     for file in others:
         check.read_held_out(file, kind)
     for index in range(len(files)):
-        check.read(index, kind)
+        check.read(index, kind, progress)
     return check.report()
 
 
@@ -102,9 +106,9 @@ class _Check:
                 hashes = asked_hashes(batch.rows, TEXTS[found][0])
                 self.held_out.setdefault(found, []).append(hashes)
         except DamagedFileError as error:
-            raise UserError(f"--held-out {path}: {error}") from error
+            self.tally.add(found, "unreadable", 1, [Example(path.name, "")], group=str(error))
 
-    def read(self, index: int, kind: str) -> None:
+    def read(self, index: int, kind: str, progress: Progress | None) -> None:
         """Check one file."""
         path, name = self.files[index], self.names[index]
         known = self._known(path, kind)
@@ -120,6 +124,8 @@ class _Check:
                 num_usable += batch.num_usable
                 num_bytes += batch.num_bytes
                 check.add(index, name, batch)
+                if progress:
+                    progress(name, num_records)
         except DamagedFileError as error:
             place = Example(name, f"{num_records:,} records before were readable")
             self.tally.add(found, "unreadable", 1, [place], group=str(error))
@@ -159,7 +165,7 @@ class _Check:
             self.tally,
             lengths=self.lengths,
             context=self.context,
-            held_out=np.concatenate(held_out) if held_out else None,
+            held_out=np.unique(np.concatenate(held_out)) if held_out else None,
             evaluation=self.evaluation,
         )
         return self.kinds[kind]
@@ -173,6 +179,8 @@ class _Check:
         for file in self.summaries:
             records[file.kind] = records.get(file.kind, 0) + file.records
         remarks = []
+        if unused := sorted(set(self.held_out) - set(self.kinds)):
+            remarks.append(f"The held-out files hold {', '.join(unused)}, the others do not.")
         if self.context and not self.lengths.tokenizer and set(self.kinds) - {"documents"}:
             remarks.append(
                 f"Lengths are estimated as {CHARACTERS_A_TOKEN} characters a token; --tokenizer "

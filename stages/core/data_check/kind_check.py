@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import polars as pl
 
 from stages.core.data_check.benchmark_names import benchmark_in
 from stages.core.data_check.columns import TEXTS
 from stages.core.data_check.findings import EXAMPLES, Example, Tally, excerpt
+from stages.core.data_check.leaks import is_among, overlaps, shared_piece
 from stages.core.data_check.lengths import Lengths
 from stages.core.data_check.repeats import Fingerprints, Hashes, Place, asked_hashes
 from stages.core.data_check.rows import Batch
@@ -16,7 +16,6 @@ from stages.core.data_check.texts import special_token_pattern, text_hits
 from stages.core.evaluation_overlap import EvaluationIndex
 from stages.core.schemas import DataKind
 from stages.core.wording import percent
-from stages.core.words import words
 
 BIASED_SHARES = 0.35, 0.65
 """Of pairs whose chosen reply is the longer one; outside, length alone tells much of the label."""
@@ -25,6 +24,8 @@ BIAS_PAIRS = 40
 IMBALANCE = 10
 """Times as many records of the commonest label as of the rarest one."""
 MAX_LABELS = 10_000
+MAX_TOKENS = 10_000
+"""Different special tokens that are counted, so that memory is bounded."""
 
 
 class KindCheck:
@@ -81,7 +82,8 @@ class KindCheck:
     def _check_texts(self, name: str, rows: pl.DataFrame) -> None:
         for hit in text_hits(rows, TEXTS[self.kind], self.pattern):
             counter = self.found.setdefault(hit.code, Counter())
-            counter.update(hit.found)
+            if len(counter) < MAX_TOKENS:
+                counter.update(hit.found)
             examples = [Example(f"{name}:{line}", text) for line, text in hit.examples]
             self.tally.add(
                 self.kind, hit.code, hit.num_records, examples, detail=_most_common(counter)
@@ -124,23 +126,20 @@ class KindCheck:
     def _check_leaks(self, name: str, rows: pl.DataFrame) -> None:
         asked = TEXTS[self.kind][0]
         if self.held_out is not None:
-            leaks = rows.filter(np.isin(asked_hashes(rows, asked), self.held_out))
-            self._add_rows("leak", name, leaks, asked)
-        if self.evaluation is not None:
-            texts = rows.select(pl.concat_str(TEXTS[self.kind], separator="\n\n")).to_series()
-            hits = self.evaluation.hits(words(texts))
-            for (name_of_set,), found in hits.group_by("set", maintain_order=True):
-                overlapping = rows[found["index"]]
-                self._add_rows(
-                    "evaluation-overlap", name, overlapping, asked, group=str(name_of_set)
-                )
-
-    def _add_rows(
-        self, code: str, name: str, rows: pl.DataFrame, field: str, group: str = ""
-    ) -> None:
-        shown = rows.select("line", field).head(EXAMPLES).iter_rows()
-        examples = [Example(f"{name}:{line}", excerpt(text)) for line, text in shown]
-        self.tally.add(self.kind, code, rows.height, examples, group=group)
+            leaks = rows.filter(is_among(asked_hashes(rows, asked), self.held_out))
+            shown = leaks.select("line", asked).head(EXAMPLES).iter_rows()
+            examples = [Example(f"{name}:{line}", excerpt(text)) for line, text in shown]
+            self.tally.add(self.kind, "leak", leaks.height, examples)
+        if self.evaluation is None:
+            return
+        for name_of_set, found in overlaps(self.evaluation, rows, TEXTS[self.kind]):
+            examples = [
+                Example(f"{name}:{line}", shared_piece(self.evaluation, name_of_set, text))
+                for line, text in found.head(EXAMPLES).iter_rows()
+            ]
+            self.tally.add(
+                self.kind, "evaluation-overlap", found.height, examples, group=name_of_set
+            )
 
     def _count_longer(self, rows: pl.DataFrame) -> None:
         chosen, rejected = (rows[name].str.len_chars() for name in ("chosen", "rejected"))

@@ -26,12 +26,12 @@ def table(report: CheckReport) -> RenderableType:
 
 def _files(report: CheckReport) -> Table:
     files = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    files.add_column("file", overflow="fold")
-    files.add_column("holds")
     for name in ("records", "usable"):
-        files.add_column(name, justify="right")
+        files.add_column(name, justify="right", no_wrap=True)
+    files.add_column("file", overflow="fold")
+    files.add_column("holds", overflow="fold")
     for file in report.files:
-        files.add_row(Text(file.path), _holds(file), f"{file.records:,}", f"{file.usable:,}")
+        files.add_row(f"{file.records:,}", f"{file.usable:,}", Text(file.path), _holds(file))
     return files
 
 

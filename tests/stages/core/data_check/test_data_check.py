@@ -243,6 +243,21 @@ def test_what_is_also_held_out(write, found):
     assert found(report) == {"leak": (1, "", ["data.jsonl:2"])}
 
 
+def test_held_out_files_of_another_kind_or_cut_off_are_said(write, found):
+    other = write([{"text": "a"}], "other.jsonl")
+    report = check_files([write([GOOD])], held_out=[other])
+    assert report.remarks == ("The held-out files hold documents, the others do not.",)
+    cut = write([GOOD, *map(sft, range(500))], "cut.jsonl.gz")
+    cut.write_bytes(cut.read_bytes()[:-500])
+    assert set(found(check_files([write([GOOD])], held_out=[cut]))) == {"unreadable", "leak"}
+
+
+def test_progress_is_told(write):
+    told = []
+    check_files([write([GOOD, sft(1)])], progress=lambda name, count: told.append((name, count)))
+    assert told == [("data.jsonl", 2)]
+
+
 def test_thirteen_words_of_an_evaluation_set(write, found):
     question = "which of the seven colours of the rainbow is the one nearest to the ground"
     item = {"question": f"{question}?", "choices": ["red", "violet"]}
@@ -250,6 +265,7 @@ def test_thirteen_words_of_an_evaluation_set(write, found):
     records = [sft(1), {"prompt": "Tell me:", "completion": f"I wonder {question.upper()}, then."}]
     report = check_files([write(records)], evaluation=[evaluation])
     assert found(report) == {"evaluation-overlap": (1, "exam.jsonl", ["data.jsonl:2"])}
+    assert "wonder WHICH OF THE SEVEN COLOURS" in report.findings[0].examples[0].excerpt
 
 
 def test_columns_that_name_benchmarks(write, found):
