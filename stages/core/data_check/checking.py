@@ -155,7 +155,8 @@ class _Check:
             example = Example(f"{name}:1", excerpt(f"for instance {hint.split('instance ')[-1]}"))
             self.tally.add("", "columns-unknown", 1, [example], group=detail)
         else:
-            self.tally.add("", "unreadable", 1, [Example(name, "")], group=_no_record_reason(path))
+            code, reason = _no_record_reason(path)
+            self.tally.add("", code, 1, [Example(name, "")], group=reason)
         self.summaries.append(FileSummary(name, "", "", 0, 0, 0))
 
     def _kind_check(self, kind: DataKind) -> KindCheck:
@@ -206,13 +207,14 @@ class _Check:
         return ""
 
 
-def _no_record_reason(path: Path) -> str:
+def _no_record_reason(path: Path) -> tuple[str, str]:
+    """The code of the finding that a file without any readable record makes, and its detail."""
     try:
-        if not any(batch.num_records for batch in batches(path, Layout("documents", {}))):
-            return "holds no records"
+        if any(batch.num_records for batch in batches(path, Layout("documents", {}))):
+            return "no-records", "no line of it is a JSON object"
     except DamagedFileError as error:
-        return str(error)
-    return "no line of it is a JSON object"
+        return "unreadable", str(error)
+    return "no-records", "it is blank"
 
 
 def _short_names(files: Sequence[Path]) -> list[str]:

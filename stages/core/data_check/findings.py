@@ -26,6 +26,10 @@ CATALOGUE: dict[str, Meaning] = {
         "error", "File cannot be read to its end", "Make or fetch it again; what was readable is "
         "checked here.",
     ),
+    "no-records": Meaning(
+        "error", "No record in the file", "See whether it is the right file, and its suffix says "
+        "what is in it.",
+    ),
     "columns-unknown": Meaning(
         "error", "Columns that mean nothing here", "Say what it holds with --kind, or map the "
         "columns (collect.<kind>.columns).",
@@ -260,7 +264,15 @@ class Tally:
         return tuple(sorted(made, key=lambda item: (order[item.severity], item.kind, -item.count)))
 
 
-OF_FILES = {"unreadable", "columns-unknown", "columns-mapped", "bom", "length-bias", "label-once"}
+OF_FILES = {
+    "unreadable",
+    "no-records",
+    "columns-unknown",
+    "columns-mapped",
+    "bom",
+    "length-bias",
+    "label-once",
+}
 """Findings whose count is no share of the records."""
 
 

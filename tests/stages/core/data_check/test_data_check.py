@@ -312,7 +312,7 @@ def test_columns_that_mean_nothing(write, found):
 
 def test_a_file_without_a_usable_record(write, found):
     report = check_files([write([b"x", b"y"])])
-    assert found(report)["unreadable"][1] == "no line of it is a JSON object"
+    assert found(report)["no-records"][1] == "no line of it is a JSON object"
     assert report.exit_code == UNUSABLE
     assert check_files([write([{"prompt": "", "completion": ""}])]).exit_code == UNUSABLE
 
