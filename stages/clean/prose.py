@@ -16,7 +16,8 @@ MAX_INDENTED_SHARE = 0.5
 FENCE = r"^\s*(?:```|~~~)"
 INDENTED = r"^(?: {4}|\t)"
 TABLE = r"^\s*(?:\|.*[\p{L}\p{N}].*\||\|?[-: ]*-[-: ]*\|[-|: ]*$|\+[-=+]{3,})"
-CONSOLE = r"^\s*(?:>>>|\.\.\.|\$) "
+CONSOLE = r"^\s*(?:\.\.\.|\$) "
+PROMPT = r"^\s*>>> "
 FORMULAS = r"^\s*\$\$"
 ENVIRONMENT = (
     r"\{(?:equation|align|gather|multline|eqnarray|array|tabular|table|matrix|cases|verbatim"
@@ -26,7 +27,7 @@ ADDRESS = r"\b(?:https?|ftp)://[^\s<>\"]+"
 TAG = r"</?[A-Za-z][A-Za-z0-9]*(?:\s[^<>\n]*)?/?>"
 # Formulas without white space beside the signs, so that prices are none.
 IN_LINE = rf"`[^`\n]{{1,80}}`|\$\$?[^\s$](?:[^$\n]{{0,80}}[^\s$])?\$\$?|{ADDRESS}|{TAG}"
-HINT = rf"(?m){INDENTED}|{FENCE}|{TABLE}|{CONSOLE}|[`$]|://|</|\\begin\{{"
+HINT = rf"(?m){INDENTED}|{FENCE}|{TABLE}|{CONSOLE}|{PROMPT}|[`$]|://|</|\\begin\{{"
 
 
 def prose(texts: pl.Series) -> pl.Series:
@@ -48,6 +49,7 @@ def _prose(texts: pl.Series) -> pl.Series:
     is_other |= _in_environment(lines, firsts, sizes)
     is_other |= _not_alone(lines.str.contains(TABLE).to_numpy(), firsts)
     is_other |= lines.str.contains(CONSOLE).to_numpy()
+    is_other |= _doctests(lines, firsts)
     is_other |= _indented_code(lines, firsts, sizes)
     table = pl.DataFrame({"text": np.repeat(np.arange(len(texts)), sizes), "line": lines})
     joined = (
@@ -92,6 +94,18 @@ def _counts(
     """How many lines of the same text are marked up to each, itself included."""
     counts = np.cumsum(marks)
     return counts - np.repeat(counts[firsts] - marks[firsts], sizes)
+
+
+def _doctests(lines: pl.Series, firsts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """What Python was asked and what it answered: from a prompt to the next blank line."""
+    is_prompt = lines.str.contains(PROMPT).to_numpy()
+    if not is_prompt.any():
+        return is_prompt
+    is_stop = ~lines.str.contains(r"\S").to_numpy()
+    is_stop[firsts] = True
+    places = np.arange(len(lines))
+    last_prompt = np.maximum.accumulate(np.where(is_prompt, places, -1))
+    return last_prompt >= np.maximum.accumulate(np.where(is_stop, places, -1))
 
 
 def _not_alone(marks: NDArray[np.bool_], firsts: NDArray[np.int64]) -> NDArray[np.bool_]:

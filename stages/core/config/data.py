@@ -114,7 +114,7 @@ class QualityLimits(Frozen):
     """Share of lines that end in an ellipsis."""
     max_short_line_share: Share = 0.8
     """Share of lines that are shorter than 30 bytes and end without punctuation."""
-    max_repeated_line_share: Share = 0.3
+    max_repeated_line_share: Share = 0.4
     """Share of characters in lines that the document has had before."""
     max_top_ngram_share: Share = 0.35
     """Share of words that are repetitions of the commonest run of 2, 3 or 4 words."""

@@ -22,7 +22,7 @@ from stages.clean.prose import prose
             "\\begin{array}x\\end{array}\nAfter.",
             "Before.\nIn.\nAfter.",
         ),
-        (">>> f(1)\n2\n$ ls -l\n... g()\nAfter.", "2\nAfter."),
+        ("So:\n>>> f(1)\n2\n3\n\nAfter.\n$ ls -l\nEnd.", "So:\n\nAfter.\nEnd."),
         ("Let $x_1 + y$ and `f(x)` be.", "Let   and   be."),
         ("See https://example.com/a?b=c, <b>bold</b>.", "See    bold ."),
     ],
@@ -55,9 +55,10 @@ def test_a_text_of_code_alone_leaves_nothing():
 def test_texts_do_not_see_each_other():
     open_fence, table = "One.\n```", "| a |\n| b |\nc"
     texts = pl.Series(
-        "text", [open_fence, "Two.\n```\nx\n```\nEnd.", "$$\ny", "| a |", table, "| a |", "b"]
+        "text",
+        [open_fence, "Two.\n```\nx\n```\nEnd.", "$$\ny", "| a |", table, "| a |", ">>> f", "b"],
     )
     together = prose(texts).to_list()
-    assert together == [open_fence, "Two.\nEnd.", "$$\ny", "| a |", "c", "| a |", "b"]
+    assert together == [open_fence, "Two.\nEnd.", "$$\ny", "| a |", "c", "| a |", "", "b"]
     assert together == [prose(texts[row : row + 1])[0] for row in range(len(texts))]
     assert prose(texts.reverse()).to_list() == together[::-1]

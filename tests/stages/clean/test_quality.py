@@ -1,14 +1,19 @@
 """The rules of quality: what each catches, what it does not, and who survives them all."""
 
+import ast
+import json
 import random
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
 from stages.clean.language import identify
+from stages.clean.notices import remove_notices
 from stages.clean.prose import prose
 from stages.clean.quality import RULES, faults, scores
+from stages.clean.repair import repair
 from stages.core.config.data import QualityLimits
 from stages.core.words import words
 
@@ -97,7 +102,7 @@ JUNK = {
     "ellipsis_lines": numbered("The {} and the {} were not what they had been..."),
     "short_lines": numbered("The {} of {}"),
     "repeated_lines": numbered("All about the {} in the {}.", 8)
-    + "\nSee the whole list of what we have got in store for you." * 5,
+    + "\nSee the whole list of what we have got in store for you." * 8,
     "top_ngram": " ".join(f"Get the best deal for your {word} today." for word in WORDS),
     "repeated_ngrams": " ".join(
         f"{word.title()} is one of the things that many people in this country look for every year."
@@ -302,6 +307,30 @@ def test_a_chinese_document_cut_anywhere_survives():
     found = first_faults(*parts)
     kept = sum(len(part) for part, fault in zip(parts, found, strict=True) if fault is None)
     assert kept >= 0.95 * sum(map(len, parts))
+
+
+def test_nothing_of_a_chinese_document_is_taken_out():
+    texts = pl.Series([CHINESE_MARKDOWN])
+    assert remove_notices(repair(texts)).to_list() == [CHINESE_MARKDOWN]
+
+
+def docstrings():
+    """Of the standard library and of numpy: technical prose with code, lists and tables."""
+    folders = [Path(json.__file__).parents[1], Path(np.__file__).parent / "lib"]
+    for folder in folders:
+        for path in sorted(folder.glob("*.py"))[:80]:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                    text = ast.get_docstring(node)
+                    if text and len(text) >= 300:
+                        yield text
+
+
+def test_technical_prose_stays():
+    texts = list(docstrings())
+    assert len(texts) > 200
+    rejected = [text for text, fault in zip(texts, first_faults(*texts), strict=True) if fault]
+    assert len(rejected) <= 0.01 * len(texts), rejected
 
 
 def gibberish(kind, generator):
