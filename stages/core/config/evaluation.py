@@ -125,7 +125,7 @@ class EvaluateConfig(StageConfig):
     """Base, SFT model and policy side by side on held-out data; writes the report."""
 
     stage: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     scorers: dict[str, str] = Field(default={})
     """Further scorers by name: file.py:function, called with (prompts, completions); or a folder,
     folder:LABEL, classifier:LABEL, as in ppo.scorers."""

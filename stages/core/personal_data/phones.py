@@ -37,6 +37,8 @@ NO_ZERO = ("US", "ES", "IT", "PT", "PL", "CZ", "DK", "NO", "GR", "HU", "MX", "SG
 """Countries whose numbers are believed beside a word."""
 MIN_DIGITS, MAX_DIGITS = 7, 15
 """The longest number that E.164 allows; shorter ones than the shortest local ones are others."""
+MAX_PARTS = 7
+"""Between spaces; the French write six."""
 MAX_LABELLED_DIGITS = 11
 """Of a number that is believed by the word before it: with more, it holds something else."""
 DATE = re.compile(
@@ -46,6 +48,7 @@ DATE = re.compile(
 OPERATOR = re.compile(r"[=<>+*%&|^,\[({\"'-]\s*$")
 """Of a program: what follows is more likely a quantity."""
 TEXT_AFTER = re.compile(r"$|[\s.,;:!?)\u3000-\u9fff\uff00-\uffef]")
+AFTER_WORD = re.compile(rf"(?:[{LETTERS}]{{2}}[,:]? |[\u4e00-\u9fff])$")
 POSTCODE = re.compile(r"\d{5}-\d{4}")
 YEARS = re.compile(r"\(?[12]\d{3} ?[-/ ] ?[12]\d{3}\)?")
 PHONE_NOUNS = (
@@ -78,7 +81,7 @@ LABEL_AFTER = re.compile(
 )
 OTHER_LABEL = re.compile(
     r"(?:\b(?:isbn(?:-1[03])?|issn|doi|ids?|uid|pid|order|invoice|ref(?:erence)?|account|serial|sku"
-    r"|part|version|ticket|case|timestamp|port|zip|ean|upc|tracking|imei|vin)\b"
+    r"|part|version|ticket|case|timestamp|port|zip|ean|upc|tracking|imei|vin|commit|merge|sha)\b"
     r"|订单号?|编号|流水号|学号|工号)"
     r"(?:[_ -]?(?:number|no|nr|num|code))?[\"'.]*\s*(?:is|[#=:：是为])?\s*[\"'#]*$",
     re.IGNORECASE,
@@ -106,7 +109,7 @@ def _longest_number(line: str, parts: list[Span], first: int) -> tuple[int, Span
     """The last of the parts that make a number with the first one, and where the number is; none:
     the first part itself."""
     digits, last = 0, first
-    while last < len(parts) and digits <= MAX_DIGITS:
+    while last < min(len(parts), first + MAX_PARTS) and digits <= MAX_DIGITS:
         digits += sum(map(str.isdigit, line[slice(*parts[last])]))
         last += 1
     for end in range(last - 1, first - 1, -1):
@@ -156,10 +159,12 @@ def is_phone(line: str, start: int, end: int) -> bool:
         return _is_valid(digits, "CN")
     if is_international:
         number_with_plus = "+" + digits.removeprefix("00")
-        is_likely = number[0] == "+" and len(digits) >= 10 and _is_possible(number_with_plus)
+        is_long = len(digits) >= (10 if number.endswith(digits) else 8)
+        is_likely = number[0] == "+" and is_long and _is_possible(number_with_plus)
         return is_likely or _is_valid(number_with_plus, None)
     is_alone = not (re.search(r"\d $", before) or re.match(r" \d", after))
-    speaks_of_people = PEOPLE_WORDS.search(before)
+    is_after_word = number.startswith("0") and AFTER_WORD.search(before)
+    speaks_of_people = PEOPLE_WORDS.search(before) or is_after_word
     if number.isdecimal() and not speaks_of_people:
         return False
     if LOCAL.fullmatch(number):

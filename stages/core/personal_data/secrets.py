@@ -59,14 +59,15 @@ whole."""
 UNPREFIXED_TOKEN = re.compile(rf"(?<![A-Za-z0-9_])(?:{'|'.join(UNPREFIXED.values())})")
 
 NAMES = (
-    r"(?:[a-z]+[_-]?)?(?:password|passwd|passphrase|pwd|api[_-]?(?:pass|pw|key|token))|pass(?:code)?|psw"
+    r"(?:[a-z]{1,20}[_-]?)?(?:password|passwd|passphrase|pwd|api[_-]?(?:pass|pw|key|token))"
+    r"|pass(?:code)?|psw"
     r"|(?:client|app)?[_-]?secret|secret[_-]?access"
     r"|(?:secret|private|encryption|signing|account|shared|master)[_ -]?(?:access[_-]?)?key"
     r"|(?:api|access|auth(?:orization)?)[_ -]?(?:key|token|secret)"
     r"|(?:refresh|bearer|session|bot|id)[_-]?token|token|credentials?"
     r"|passwort|kennwort|contraseña|mot de passe|senha|wachtwoord|hasło|пароль"
 )
-KEY_NAMES = r"[A-Za-z]+[_-]?key"
+KEY_NAMES = r"[A-Za-z]{1,20}[_-]?key"
 """Of keys of any kind, most of them no secrets: their values must look random."""
 CHINESE_NAMES = "密码|密碼|口令|密钥|令牌|パスワード|비밀번호"
 # Words may stand before the name (DB_PASSWORD, x-api-key), not after it (max_tokens, token_count).
