@@ -6,11 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from stages.clean.near_duplicates import clusters
-from stages.clean.shard import ShardSettings
+from stages.clean.near_duplicates import SIGNATURE_NUMBERS, clusters
+from stages.clean.shard import SIGNATURE_SHARES, ShardSettings
 from stages.clean.shards import Shard
 
-SIGNATURE_BYTES = 512
 SIGNATURES_FILE = "signatures.npy"
 STAYS, DUPLICATE, NEAR_DUPLICATE, IN_HELD_OUT = range(4)
 RULES = (None, "duplicate", "near_duplicate", "in_held_out")
@@ -49,8 +48,10 @@ def compare(
         _mark(verdicts, left, first, is_train, DUPLICATE, settings)
         left = left[verdicts[left] == STAYS]
     if settings.similarity and len(left) > 1:
+        shares = SIGNATURE_SHARES.get(settings.kind, {"": SIGNATURE_NUMBERS})
+        fields = tuple(shares.values())
         table = _signatures(shards, sizes, left, folder, max_memory_gb)
-        first = left[clusters(table, settings.similarity)]
+        first = left[clusters(table, settings.similarity, fields)]
         _mark(verdicts, left, first, is_train, NEAR_DUPLICATE, settings)
         left = left[verdicts[left] == STAYS]
     contradictory = _contradictory(rows, left, is_train, settings)
@@ -78,8 +79,8 @@ def _signatures(
     shards: list[Shard], sizes: list[int], rows: np.ndarray, folder: Path, max_memory_gb: float
 ) -> np.ndarray:
     """The signatures of the rows, (N, 128); in a file where they are too many for the memory."""
-    shape = (len(rows), SIGNATURE_BYTES // 4)
-    if len(rows) * SIGNATURE_BYTES > max_memory_gb * 1e9:
+    shape = (len(rows), SIGNATURE_NUMBERS)
+    if 4 * len(rows) * SIGNATURE_NUMBERS > max_memory_gb * 1e9:
         path = folder / SIGNATURES_FILE
         table = np.lib.format.open_memmap(path, "w+", np.uint32, shape)
     else:

@@ -9,7 +9,7 @@ compared (locality-sensitive hashing, Indyk and Motwani 1998).
 import itertools
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,8 @@ from stages.core.words import MULTIPLIER, Words, ngrams
 
 Signatures = NDArray[np.uint32]
 Rows = NDArray[np.int64]
+Similar = Callable[[Rows, Rows], NDArray[np.bool_]]
+"""Whether the rows of each pair are similar."""
 
 GRAM_WORDS = 5
 SIGNATURE_NUMBERS = 128
@@ -43,26 +45,34 @@ PAIRS_AT_ONCE = 1 << 13
 # ------------------------------------------------------------------------------------ signatures
 
 
-def signatures(words: Words) -> Signatures:
-    """The signatures, (n, 128), of n texts. Of a text with fewer than five words all of them are
-    its one run, so that it is similar to texts with the same words only."""
+def signatures(words: Words, numbers: int = SIGNATURE_NUMBERS) -> Signatures:
+    """The signatures, (n, ``numbers``), of n texts. Of a text with fewer than five words all of
+    them are its one run, so that it is similar to texts with the same words only."""
     grams = ngrams(words, GRAM_WORDS)
     count = len(grams.offsets) - 1
-    result = np.empty((count, SIGNATURE_NUMBERS), np.uint32)
+    result = np.empty((count, numbers), np.uint32)
     # In parts, since rensa gives Python numbers, 5 KB a text.
     for first in range(0, count, ROWS_AT_ONCE):
         offsets = grams.offsets[first : first + ROWS_AT_ONCE + 1]
         matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(
-            grams.hashes[offsets[0] : offsets[-1]], offsets - offsets[0], SIGNATURE_NUMBERS, SEED
+            grams.hashes[offsets[0] : offsets[-1]], offsets - offsets[0], numbers, SEED
         )
-        numbers = itertools.chain.from_iterable(matrix.to_rows())
+        flat = itertools.chain.from_iterable(matrix.to_rows())
         part = result[first : first + ROWS_AT_ONCE]
-        part[:] = np.fromiter(numbers, np.uint32, part.size).reshape(part.shape)
+        part[:] = np.fromiter(flat, np.uint32, part.size).reshape(part.shape)
     return result
 
 
-def clusters(signatures: Signatures, similarity: float) -> Rows:
+def clusters(
+    signatures: Signatures, similarity: float, fields: Sequence[int] = (SIGNATURE_NUMBERS,)
+) -> Rows:
     """The cluster of each row: the number of its first row.
+
+    Args:
+        signatures: of the rows, (n, 128).
+        similarity: from which on two rows are similar.
+        fields: how many of the numbers are of each field of a record; all must be similar, by the
+            estimate itself.
 
     Rows are in one cluster if a chain of similar pairs leads from one to the other. Of the pairs
     that are as similar as asked for, at least 99 % are found, and of less similar ones some, down
@@ -74,10 +84,21 @@ def clusters(signatures: Signatures, similarity: float) -> Rows:
     """
     labels = np.arange(len(signatures))
     rows = _rows_with_words(signatures)
-    lowest = lowest_estimate(similarity)
+    # A few numbers tell little: below the similarity itself, too many others would pass.
+    lowest = (
+        np.floor(similarity * np.array(fields))
+        if len(fields) > 1
+        else SIGNATURE_NUMBERS * lowest_estimate(similarity)
+    )
+    starts = np.cumsum((0, *fields[:-1]))
+
+    def is_similar(first: Rows, second: Rows) -> NDArray[np.bool_]:
+        is_equal = signatures[first] == signatures[second]
+        return (np.add.reduceat(is_equal, starts, axis=1, dtype=np.int64) >= lowest).all(axis=1)
+
     for keys in _band_keys(signatures, band_size(similarity)):
         first_rows, buckets = _buckets(keys[rows], rows)
-        labels = _unite_buckets(labels, first_rows, buckets, signatures, lowest)
+        labels = _unite_buckets(labels, first_rows, buckets, is_similar)
     return labels
 
 
@@ -144,39 +165,34 @@ def _buckets(keys: NDArray[np.uint64], rows: Rows) -> tuple[Rows, Rows]:
     return rows[order], buckets[order]
 
 
-def _unite_buckets(
-    labels: Rows, rows: Rows, buckets: Rows, signatures: Signatures, lowest: float
-) -> Rows:
+def _unite_buckets(labels: Rows, rows: Rows, buckets: Rows, is_similar: Similar) -> Rows:
     """Compare each row of a bucket with the row before it, and with the bucket's first; then those
     that are like neither with the first of them, and so on."""
     goes_on = buckets[1:] == buckets[:-1]
-    labels = _unite_similar(labels, rows[:-1][goes_on], rows[1:][goes_on], signatures, lowest)
+    labels = _unite_similar(labels, rows[:-1][goes_on], rows[1:][goes_on], is_similar)
     for _ in range(MAX_LEADERS):
         if not len(rows):
             break
         is_leader = np.ones(len(rows), np.bool_)
         is_leader[1:] = buckets[1:] != buckets[:-1]
         leaders = rows[is_leader][np.cumsum(is_leader) - 1]
-        labels = _unite_similar(labels, leaders, rows, signatures, lowest)
+        labels = _unite_similar(labels, leaders, rows, is_similar)
         is_left = labels[leaders] != labels[rows]
         rows, buckets = rows[is_left], buckets[is_left]
     return labels
 
 
-def _unite_similar(
-    labels: Rows, first: Rows, second: Rows, signatures: Signatures, lowest: float
-) -> Rows:
+def _unite_similar(labels: Rows, first: Rows, second: Rows, is_similar: Similar) -> Rows:
     """The labels after the clusters of all similar pairs became one."""
     is_open = labels[first] != labels[second]
     first, second = first[is_open], second[is_open]
-    is_similar = np.empty(len(first), np.bool_)
+    is_pair = np.empty(len(first), np.bool_)
     for at in range(0, len(first), PAIRS_AT_ONCE):
         part = slice(at, at + PAIRS_AT_ONCE)
-        is_equal = signatures[first[part]] == signatures[second[part]]
-        is_similar[part] = is_equal.sum(axis=1) >= lowest * SIGNATURE_NUMBERS
-    if not is_similar.any():
+        is_pair[part] = is_similar(first[part], second[part])
+    if not is_pair.any():
         return labels
-    pairs = np.stack((labels[first[is_similar]], labels[second[is_similar]]))
+    pairs = np.stack((labels[first[is_pair]], labels[second[is_pair]]))
     nodes, places = np.unique(pairs, return_inverse=True)
     places = places.reshape(pairs.shape)
     graph = coo_array((np.ones(len(places[0])), tuple(places)), shape=(len(nodes), len(nodes)))

@@ -13,7 +13,7 @@ import polars as pl
 from pydantic_core import from_json
 
 from stages.clean import language, quality
-from stages.clean.near_duplicates import signatures
+from stages.clean.near_duplicates import EMPTY, SIGNATURE_NUMBERS, signatures
 from stages.clean.notices import remove_notices
 from stages.clean.pieces import pieces
 from stages.clean.repair import repair
@@ -24,8 +24,14 @@ from stages.core.evaluation_overlap import EvaluationIndex
 from stages.core.schemas import DataKind, encode_row, parse_row
 from stages.core.words import Words, words
 
-REJECTED_SIDE = np.uint64(0x9E3779B97F4A7C15)
-"""Sets the words of a rejected reply apart, so that A over B is not the near twin of B over A."""
+SIGNATURE_SHARES = {
+    "sft": {"prompt": 64, "completion": 64},
+    "preferences": {"prompt": 42, "chosen": 43, "rejected": 43},
+}
+"""How many of a signature's 128 numbers are of which field. All fields must be alike: other replies
+to the same prompt are no near duplicates, nor is B over A one of A over B."""
+
+SIGNATURE = pl.Array(pl.UInt32, SIGNATURE_NUMBERS)
 
 SCHEMA = {
     "line": pl.UInt32,
@@ -284,8 +290,7 @@ def _judged(
         symbol_share=shares,
     )
     if settings.similarity:
-        seen = _compared_words(rows) if kind == "preferences" else counted
-        marks = pl.Series("signature", signatures(seen), pl.Array(pl.UInt32, 128))
+        marks = pl.Series("signature", _signatures(rows, counted, kind), SIGNATURE)
         table = table.with_columns(marks)
     return table
 
@@ -321,17 +326,17 @@ def _fingerprints(rows: list[dict[str, Any] | None], kind: DataKind) -> dict[str
     }
 
 
-def _compared_words(rows: list[dict[str, Any] | None]) -> Words:
-    """The words of pairs, those of the rejected replies set apart."""
-    sides = [
-        [content(row | {"rejected": ""}) if row else "" for row in rows],
-        [row["rejected"] if row else "" for row in rows],
-    ]
-    parts = [words(pl.Series("text", side, pl.String)) for side in sides]
-    owners = np.concatenate(
-        [np.repeat(np.arange(len(rows)), np.diff(part.offsets)) for part in parts]
-    )
-    hashes = np.concatenate([parts[0].hashes, parts[1].hashes ^ REJECTED_SIDE])
-    offsets = parts[0].offsets + parts[1].offsets
-    characters = parts[0].characters + parts[1].characters
-    return Words(hashes[np.argsort(owners, kind="stable")], offsets, characters)
+def _signatures(rows: list[dict[str, Any] | None], counted: Words, kind: DataKind) -> np.ndarray:
+    """Of the whole text, or field by field (see ``SIGNATURE_SHARES``): (N, 128)."""
+    if kind not in SIGNATURE_SHARES:
+        return signatures(counted)
+    parts = []
+    for field, numbers in SIGNATURE_SHARES[kind].items():
+        texts = [content({field: row[field]}) if row else "" for row in rows]
+        part = signatures(words(pl.Series("text", texts, pl.String)), numbers)
+        # A field without words (an emoji) is equal to itself alone.
+        wordless = np.flatnonzero((part == EMPTY).all(axis=1))
+        marks = [fingerprint([texts[row]]) & 0xFFFFFFFF for row in wordless]
+        part[wordless] = np.array(marks, np.uint32)[:, None]
+        parts.append(part)
+    return np.hstack(parts)

@@ -151,7 +151,7 @@ class CleanConfig(StageConfig):
     """Of documents that share so much of their runs of five words (Jaccard) the first is kept, and
     no training document so close to a held-out one; 0 looks for none."""
     near_duplicate_prompt_similarity: Annotated[float, Field(ge=0, le=1)] = 0.98
-    """The same for the whole text of other records, where a template makes much of it equal."""
+    """The same for other records, of which the prompt and each reply must be so similar."""
     evaluation_sets: tuple[str, ...] = ()
     """Files or folders of evaluation data: training records that hold 13 words in a row of them are
     removed."""

@@ -294,6 +294,24 @@ def test_opposite_long_pairs_are_no_near_twins(tmp_path):
     assert metrics["preferences_contradictory"] == 1
 
 
+@pytest.mark.parametrize(("one", "other"), [("A tale, it is said.", "Water."), ("👍", "👎")])
+def test_other_replies_to_a_long_prompt_are_no_near_twins(tmp_path, one, other):
+    rows = [{"prompt": STORY * 5, "completion": reply} for reply in (one, other, one + " ")]
+    train, _, removed, _ = run(tmp_path, "sft", rows)
+    assert train == rows[:2]
+    assert [row["rule"] for row in removed] == ["duplicate"]
+    pairs = [{"prompt": STORY * 5, "chosen": one, "rejected": reply} for reply in (other, "So.")]
+    assert run(tmp_path, "preferences", pairs)[0] == pairs
+
+
+def test_the_same_demonstration_in_other_words_is_a_near_twin(tmp_path):
+    rows = [
+        {"prompt": STORY, "completion": reply}
+        for reply in ("Go, and see!", "go and see", f"{STORY} The end.")
+    ]
+    assert run(tmp_path, "sft", rows)[0] == [rows[0], rows[2]]
+
+
 def test_cleaning_never_changes_which_reply_wins(tmp_path):
     rows = [
         {"prompt": f"Ask {n}", "chosen": f"Good {n} a@example.com", "rejected": f"Bad\x00 {n}"}

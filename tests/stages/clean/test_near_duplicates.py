@@ -156,3 +156,12 @@ def test_shards_and_the_disk_change_nothing(tmp_path, monkeypatch):
     on_disk = np.lib.format.open_memmap(tmp_path / "table.npy", "w+", np.uint32, whole.shape)
     on_disk[:] = whole
     assert clusters(on_disk, 0.8).tolist() == expected.tolist()
+
+
+def test_all_fields_must_be_similar():
+    table = np.tile(np.random.default_rng(0).integers(0, 2**32, 128, np.uint32), (3, 1))
+    table[1, :2] += 1  # 126 of 128 are equal, 62 of the first 64: .97, as near .98 as 64 can be
+    table[2, 124:] += 1  # 124 of 128, 60 of the last 64
+    assert lowest_estimate(0.98) * 128 < 124
+    assert clusters(table, 0.98).tolist() == [0, 0, 0]
+    assert clusters(table, 0.98, (64, 64)).tolist() == [0, 0, 2]
