@@ -201,11 +201,14 @@ def _check_left(
     """Refuse to go on with too little.
 
     Raises:
-        UserError: more of a kind is removed than ``max_reject_share`` allows, or a whole split.
+        UserError: more of a kind is removed than ``max_reject_share`` allows, or a whole split; or
+            there was nothing to begin with.
     """
+    total = sum(of["read"] for of in counts.values())
+    if not total:
+        raise UserError(f"{kind}: no records at all; give collect.{kind} other files")
     if config.dry_run:
         return
-    total = sum(of["read"] for of in counts.values())
     if removed.count(kind) > config.max_reject_share * total:
         refuse(
             removed.path,

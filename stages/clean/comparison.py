@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from stages.clean.near_duplicates import SIGNATURE_NUMBERS, clusters
-from stages.clean.shard import SIGNATURE_SHARES, ShardSettings
+from stages.clean.shard import SCHEMA, SIGNATURE_SHARES, ShardSettings
 from stages.clean.shards import Shard
 
 SIGNATURES_FILE = "signatures.npy"
@@ -34,43 +34,70 @@ def compare(
     Args:
         folder: where the table of signatures lies if it needs more than ``max_memory_gb``.
     """
-    columns = ["rule", "fingerprint", "swapped_fingerprint", "label_fingerprint"]
-    tables = [pl.read_parquet(shard.table, columns=columns) for shard in shards]
-    sizes = [len(table) for table in tables]
-    rows = pl.concat(tables)
-    is_train = np.repeat([shard.split == "train" for shard in shards], sizes)
+    sizes, rows = _read(shards)
+    is_train = np.repeat([shard.split == "train" for shard in shards], sizes).astype(bool)
     verdicts = np.zeros(len(rows), np.int8)
-    left = np.flatnonzero(rows["rule"].is_null().to_numpy())
+    left = np.flatnonzero(~rows["is_removed"].to_numpy())
+    keys = rows["fingerprint"].fill_null(0).to_numpy()
     if settings.config.remove_duplicates:
-        equal = rows["fingerprint"].fill_null(0).to_numpy()[left]
-        firsts, inverse = np.unique(equal, return_index=True, return_inverse=True)[1:]
-        first = left[firsts[inverse]]
-        _mark(verdicts, left, first, is_train, DUPLICATE, settings)
+        likes = pl.DataFrame({"like": keys[left], "is_train": is_train[left]})
+        is_later = _firsts(likes) != np.arange(len(left))
+        _mark(verdicts, left, likes, is_later, DUPLICATE, settings)
         left = left[verdicts[left] == STAYS]
     if settings.similarity and len(left) > 1:
         shares = SIGNATURE_SHARES.get(settings.kind, {"": SIGNATURE_NUMBERS})
         fields = tuple(shares.values())
         table = _signatures(shards, sizes, left, folder, max_memory_gb)
-        first = left[clusters(table, settings.similarity, fields)]
-        _mark(verdicts, left, first, is_train, NEAR_DUPLICATE, settings)
+        likes = pl.DataFrame(
+            {
+                "like": clusters(table, settings.similarity, fields),
+                "is_train": is_train[left],
+            }
+        )
+        # Equal rows are here only where their own rule is skipped.
+        is_later = keys[left[_firsts(likes)]] != keys[left]
+        _mark(verdicts, left, likes, is_later, NEAR_DUPLICATE, settings)
         left = left[verdicts[left] == STAYS]
     contradictory = _contradictory(rows, left, is_train, settings)
-    return Comparison(np.split(verdicts, np.cumsum(sizes)[:-1]), contradictory)
+    by_shard = np.split(verdicts, np.cumsum(sizes))[: len(shards)]
+    return Comparison(by_shard, contradictory)
+
+
+def _read(shards: list[Shard]) -> tuple[list[int], pl.DataFrame]:
+    """The number of rows of each shard, and what all rows are compared by."""
+    columns = pl.selectors.ends_with("fingerprint")
+    is_removed = pl.col("rule").is_not_null().alias("is_removed")
+    tables = [
+        pl.scan_parquet(shard.table).select(is_removed, columns).collect() for shard in shards
+    ]
+    none = pl.DataFrame(schema=SCHEMA).select(is_removed, columns)
+    return list(map(len, tables)), pl.concat([none, *tables])
+
+
+def _firsts(likes: pl.DataFrame) -> np.ndarray:
+    """For each row, the number of the first that equals it."""
+    first = pl.col("row").min().over(likes.columns)
+    return likes.with_row_index("row").select(first).to_series().to_numpy()
 
 
 def _mark(
     verdicts: np.ndarray,
     rows: np.ndarray,
-    first: np.ndarray,
-    is_train: np.ndarray,
+    likes: pl.DataFrame,
+    is_later: np.ndarray,
     code: int,
     settings: ShardSettings,
 ) -> None:
-    """Mark the ``rows`` that are not the ``first`` of their like."""
-    is_later = first != rows
-    is_leaked = is_later & is_train[rows] & ~is_train[first]
+    """Mark the ``rows`` that have their like among the earlier ones of their split (``is_later``),
+    or among the held-out ones.
+
+    Args:
+        likes: of the rows, the column ``like``, equal for those that are alike, and ``is_train``.
+    """
+    is_train = likes["is_train"].to_numpy()
+    is_leaked = is_train & ~is_train[_firsts(likes.select("like"))]
     if settings.applies(RULES[code] or ""):
-        verdicts[rows[is_later & ~is_leaked]] = code
+        verdicts[rows[is_later]] = code
     if settings.applies("in_held_out"):
         verdicts[rows[is_leaked]] = IN_HELD_OUT
 
@@ -109,7 +136,7 @@ def _contradictory(
             if first_of.get(key, row) < row
         ]
     elif settings.kind == "labelled":
-        sound = rows.with_row_index("row").filter(pl.col("rule").is_null())
+        sound = rows.with_row_index("row").filter(~pl.col("is_removed"))
         labels = sound.unique("label_fingerprint", keep="first", maintain_order=True)
         found = labels.filter(~pl.col("fingerprint").is_first_distinct())["row"].to_list()
     else:

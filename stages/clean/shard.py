@@ -27,6 +27,7 @@ from stages.core.words import Words, words
 SIGNATURE_SHARES = {
     "sft": {"prompt": 64, "completion": 64},
     "preferences": {"prompt": 42, "chosen": 43, "rejected": 43},
+    "labelled": {"text": 120, "label": 8},
 }
 """How many of a signature's 128 numbers are of which field. All fields must be alike: other replies
 to the same prompt are no near duplicates, nor is B over A one of A over B."""
@@ -332,7 +333,7 @@ def _signatures(rows: list[dict[str, Any] | None], counted: Words, kind: DataKin
         return signatures(counted)
     parts = []
     for field, numbers in SIGNATURE_SHARES[kind].items():
-        texts = [content({field: row[field]}) if row else "" for row in rows]
+        texts = [content({"text": row[field]}) if row else "" for row in rows]
         part = signatures(words(pl.Series("text", texts, pl.String)), numbers)
         # A field without words (an emoji) is equal to itself alone.
         wordless = np.flatnonzero((part == EMPTY).all(axis=1))

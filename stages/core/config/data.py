@@ -126,7 +126,7 @@ class CleanConfig(StageConfig):
     """Repair, filter, deduplicate and redact; removed records go to rejects.jsonl.zst."""
 
     stage: ClassVar[str] = "clean"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     repair_text: bool = True
     """Mend mojibake, normalise Unicode to NFC, remove control characters."""
     remove_notices: bool = True

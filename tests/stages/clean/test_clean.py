@@ -243,6 +243,11 @@ def test_too_many_removals_stop_the_stage(tmp_path):
         run(tmp_path, "documents", rows, [{"text": "abc"}])
 
 
+def test_no_record_at_all_is_said(tmp_path):
+    with pytest.raises(UserError, match=r"documents: no records at all; .*collect.documents"):
+        run(tmp_path, "documents", [])
+
+
 def test_results_are_equal_run_by_run(tmp_path):
     rows = [{"text": f"Text {number % 7} of a@example.com"} for number in range(20)]
     runs = [run(tmp_path, "documents", rows, rows[:2], name=name) for name in "ab"]
@@ -310,6 +315,16 @@ def test_the_same_demonstration_in_other_words_is_a_near_twin(tmp_path):
         for reply in ("Go, and see!", "go and see", f"{STORY} The end.")
     ]
     assert run(tmp_path, "sft", rows)[0] == [rows[0], rows[2]]
+
+
+def test_near_twins_with_another_label_stay(tmp_path):
+    rows = [
+        {"text": f"{STORY * 5} {word}", "label": label}
+        for word, label in (("Bad", "a"), ("Worse", "b"), ("Worst", "b"))
+    ]
+    train, _, removed, _ = run(tmp_path, "labelled", rows)
+    assert train == rows[:2]
+    assert [row["rule"] for row in removed] == ["near_duplicate"]
 
 
 def test_cleaning_never_changes_which_reply_wins(tmp_path):

@@ -75,6 +75,22 @@ def test_a_skipped_rule_removes_nothing(compared, skipped, expected):
     assert rules == expected
 
 
+def test_where_a_rule_is_skipped_the_others_still_hold(compared):
+    equal = [{"fingerprint": 1, "same": 128}, {"fingerprint": 1, "same": 128}]
+    near = {"fingerprint": 2, "same": 120}
+    rules, _ = compared(("train", [*equal, near]), skip={"documents": ("duplicate",)})
+    assert rules == [[None, None, "near_duplicate"]]
+    held_out = ("held_out", equal[:1])
+    rules, _ = compared(held_out, ("train", [*equal, near]), skip={"documents": ("in_held_out",)})
+    assert rules == [[None], [None, "duplicate", "near_duplicate"]]
+
+
+def test_there_may_be_no_row_at_all(compared):
+    rules, result = compared()
+    assert rules == []
+    assert result.contradictory == {"train": 0, "held_out": 0}
+
+
 def test_opposites_are_counted_in_their_split(compared):
     pairs = [
         {"fingerprint": 1, "swapped_fingerprint": 2},

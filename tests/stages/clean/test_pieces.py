@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from stages.clean.pieces import pieces
@@ -41,3 +43,11 @@ def test_a_block_of_code_is_not_cut_where_it_fits():
     code = "```python\nx = 1\n\ny = 2\n```"
     text = f"{'Words of an introduction. ' * 2}\n\n{code}\n\nThe end."
     assert pieces(text, 60)[1].startswith(code)
+
+
+def test_work_grows_with_the_text_alone():
+    text = "word " * 1_000_000
+    started = time.process_time()
+    assert len(pieces(text, 100_000)) == 50
+    assert len(pieces("x" * 5_000_000, 1000)) == 5000
+    assert time.process_time() - started < 3  # .4 s; minutes where each cut reads what is left
