@@ -38,6 +38,8 @@ OTHER_RULES = ("repair", "notices", "redact")
 HINTS = {
     "too_short": "lower clean.quality.min_characters if such short documents are meant",
     "too_long": "raise clean.max_record_characters, or cut documents with max_piece_characters",
+    "evaluation": "take the sets off clean.evaluation_sets that the data may hold",
+    "toxicity": "raise clean.max_toxicity",
     "duplicate": "set clean.remove_duplicates=false if the repetitions are meant",
     "near_duplicate": "raise clean.near_duplicate_similarity if they are different enough",
     "in_held_out": "hold out records that are not in the training data",
@@ -110,23 +112,33 @@ def run(
 
 
 def _check_skipped(config: CleanConfig) -> None:
-    known = (*OTHER_RULES, *REMOVING)
+    known = [name for name in (*OTHER_RULES, *REMOVING) if name != "unusable"]
     for kind, names in config.skip.items():
         for name in names:
+            if name == "unusable":
+                raise UserError(f"clean.skip.{kind}: no stage can use unusable records; mend them")
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
                 raise UserError(f"clean.skip.{kind}: no rule {name!r}; did you mean {near!r}?")
 
 
 def _evaluation(inputs: CleanInputs) -> EvaluationIndex | None:
-    """The index of the evaluation sets, each named by its file and the folder that this is in."""
+    """The index of the evaluation sets, each named by its file and the folder around it."""
     if not inputs.evaluation:
         return None
-    sets = {}
-    for artifact in inputs.evaluation:
-        path = artifact.locate()
-        sets[f"{path.parent.name}/{path.name}"] = evaluation_texts(path)
-    return EvaluationIndex.build(sets)
+    paths = [artifact.locate() for artifact in inputs.evaluation]
+    return EvaluationIndex.build(
+        {name: evaluation_texts(path) for name, path in zip(_names(paths), paths, strict=True)}
+    )
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """The last parts of each path, two or as many as tell them apart."""
+    for count in range(2, max(len(path.parts) for path in paths)):
+        names = ["/".join(path.parts[-count:]) for path in paths]
+        if len(set(names)) == len(set(paths)):
+            return names
+    return [path.as_posix() for path in paths]
 
 
 # -------------------------------------------------------------------------------------- writing
@@ -156,14 +168,16 @@ def _write_kind(
                 is_kept = table["rule"].is_null().to_numpy()
                 histograms.add(table, is_kept)
                 if split == "train":  # models are trained on these alone
-                    found = table.filter(is_kept)["found"].explode().struct.unnest()
+                    stays = table if config.dry_run else table.filter(is_kept)
+                    found = stays["found"].explode().struct.unnest()
                     digests.update(found["digest"].drop_nulls())
                 lines = shard.read()
-                for row in table.filter(~is_kept).iter_rows(named=True):
+                for row in _numbered(table).filter(~is_kept).iter_rows(named=True):
                     place = f"{artifact.path}/{split}.jsonl", shard.first_line + row["line"]
-                    record = lines[row["start"] : row["end"]]
+                    whole = lines[row["start"] : row["end"]]
+                    record = row["row"] if row["piece"] else whole
                     verdict = row["rule"], row["reason"], row["score"]
-                    removed.add(shard.kind, split, place, verdict, record)
+                    removed.add(shard.kind, split, place, verdict, record, row["piece"])
                 if config.dry_run:
                     file.write(lines)
                 else:
@@ -184,15 +198,22 @@ def _final_rules(table: pl.DataFrame, verdicts: np.ndarray) -> pl.DataFrame:
     )
 
 
+def _numbered(table: pl.DataFrame) -> pl.DataFrame:
+    """The table with the number of each ``piece``, from 1; 0 of records that are whole."""
+    number = pl.int_range(1, pl.len() + 1).over("line")
+    return table.with_columns(piece=pl.when(pl.len().over("line") > 1).then(number).otherwise(0))
+
+
 def _count(config: CleanConfig, table: pl.DataFrame, counts: Counts) -> None:
-    counts["read"] += table["line"].n_unique()
-    counts["repaired"] += int(table["is_repaired"].sum())
-    counts["notices"] += int(table["has_notices"].sum())
-    found = table["found"].explode().drop_nulls()
+    records = table.unique("line", keep="first", maintain_order=True)
+    counts["read"] += len(records)
+    counts["repaired"] += int(records["is_repaired"].sum())
+    counts["notices"] += int(records["has_notices"].sum())
+    found = records["found"].explode().drop_nulls()
     redacted = found.struct.field("kind") if len(found) else pl.Series(dtype=pl.String)
     counts.update(redacted.filter(redacted.is_in(config.redact)).to_list())
     counts.update(table["rule"].drop_nulls().to_list())
-    counts["kept"] += table["rule"].null_count()
+    counts["kept"] += len(records) if config.dry_run else table["rule"].null_count()
 
 
 def _check_left(
@@ -204,11 +225,12 @@ def _check_left(
         UserError: more of a kind is removed than ``max_reject_share`` allows, or a whole split; or
             there was nothing to begin with.
     """
-    total = sum(of["read"] for of in counts.values())
-    if not total:
+    if not any(of["read"] for of in counts.values()):
         raise UserError(f"{kind}: no records at all; give collect.{kind} other files")
     if config.dry_run:
         return
+    # Of documents cut into pieces, the pieces.
+    total = removed.count(kind) + sum(of["kept"] for of in counts.values())
     if removed.count(kind) > config.max_reject_share * total:
         refuse(
             removed.path,
@@ -217,7 +239,7 @@ def _check_left(
             f"clean.max_reject_share={config.max_reject_share:g}",
             removed.reasons[kind],
             {reason: place for (of, reason), place in removed.first_places.items() if of == kind},
-            HINTS,
+            {reason: HINTS[rule] for reason, rule in removed.rules.items() if rule in HINTS},
             "relax that rule, or skip it with clean.skip, or raise clean.max_reject_share",
         )
     for split, of in counts.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import fasttext
+import numpy as np
 import polars as pl
 
 PIECES = 2
@@ -23,6 +24,11 @@ lowered in proportion."""
 # Words of no language: addresses, paths, code, formulas, tags, numbers. In ASCII alone, since a
 # sentence of Chinese is one run of characters, and only its numbers should go.
 NO_WORD = r"[!-~]*(?:[\d_/\\@#<>{}=|$&*+~^`]|[A-Za-z][.(:][A-Za-z])[!-~]*"
+
+SURE = 0.4
+LONG_CHARACTERS = 100
+"""Of 6375 English sentences of a novel and a chat, 2.4 % of those below 30 characters and one of
+those from 50 on are taken for another language; with this confidence .3 % and none."""
 
 UNKNOWN = "und"
 """The code of ISO 639-2 for an undetermined language: nothing in the text is a word."""
@@ -41,6 +47,19 @@ def identify(texts: pl.Series) -> pl.DataFrame:
             "confidence": pl.Series([score for _, score in found], dtype=pl.Float32),
         }
     )
+
+
+def is_other(found: pl.DataFrame, lengths: np.ndarray, wanted: tuple[str, ...]) -> np.ndarray:
+    """Whether each text is in none of the wanted languages; not where that cannot be said, of a few
+    words or of code alone.
+
+    Args:
+        found: from ``identify``.
+        lengths: of the texts, in characters.
+    """
+    named = ~found["language"].is_in([*wanted, UNKNOWN]).to_numpy()
+    is_certain = (found["confidence"].to_numpy() >= SURE) | (lengths >= LONG_CHARACTERS)
+    return np.asarray(named & is_certain)
 
 
 def samples(texts: pl.Series) -> pl.Series:

@@ -8,6 +8,9 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 import pyarrow as pa
+from pydantic_core import from_json
+
+from stages.clean.rows import learnt_texts
 
 REJECTS_FILE = "rejects.jsonl.zst"
 EXAMPLES = 20
@@ -19,14 +22,16 @@ class Example(NamedTuple):
 
     place: str
     score: float | None
-    head: str
+    heads: tuple[str, ...]
+    """The beginnings of its texts."""
 
 
 class Removed:
     """Writes the removed records; use as a context manager.
 
     A line holds kind, split, file and line of the collected record, ``rule``, ``reason`` (which for
-    unusable records says more), ``score`` and the whole ``record`` as it was before cleaning.
+    unusable records says more), ``score`` and the whole ``record`` as it was before cleaning. Of a
+    document cut into pieces, each line is one of them, with its number (``piece``, from 1).
     """
 
     def __init__(self, out_dir: Path) -> None:
@@ -35,6 +40,8 @@ class Removed:
         """Removed records by kind of data and reason."""
         self.first_places: dict[tuple[str, str], str] = {}
         """Where the first record of a kind lies that goes for a reason."""
+        self.rules: dict[str, str] = {}
+        """The rule of each reason."""
         self.examples: dict[tuple[str, str], list[Example]] = {}
         """At most ``EXAMPLES`` of each kind and rule, each record equally likely to be among them.
         """
@@ -62,21 +69,25 @@ class Removed:
         place: tuple[str, int],
         verdict: tuple[str, str, float | None],
         record: bytes,
+        piece: int = 0,
     ) -> None:
         """Set one record aside.
 
         Args:
             place: the collected file and line.
             verdict: rule, reason and score.
-            record: its line of JSON.
+            record: its line of JSON, or that of its piece.
         """
         rule, reason, score = verdict
         head = {
             "kind": kind, "split": split, "file": place[0], "line": place[1],
             "rule": rule, "reason": reason, "score": score,
         }  # fmt: skip
+        if piece:
+            head["piece"] = piece
         text = json.dumps(head, ensure_ascii=False)[:-1].encode()
         self._file.write(b'%s, "record": %s}\n' % (text, record.strip()))
+        self.rules[reason] = rule
         self.reasons.setdefault(kind, Counter())[reason] += 1
         shown = f"{place[0]}:{place[1]}"
         self.first_places.setdefault((kind, reason), shown)
@@ -92,5 +103,10 @@ class Removed:
         examples = self.examples.setdefault(key, [])
         at = len(examples) if len(examples) < EXAMPLES else self._random.randrange(self._seen[key])
         if at < EXAMPLES:
-            text = record[: 4 * EXAMPLE_CHARACTERS].decode(errors="ignore").strip()
-            examples[at : at + 1] = [Example(place, score, text[:EXAMPLE_CHARACTERS])]
+            examples[at : at + 1] = [Example(place, score, _heads(record))]
+
+
+def _heads(record: bytes) -> tuple[str, ...]:
+    """The beginning of each text that a record teaches."""
+    texts = learnt_texts(from_json(record))
+    return tuple(text.strip()[: EXAMPLE_CHARACTERS // len(texts)] for text in texts)

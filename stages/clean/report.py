@@ -63,7 +63,7 @@ class Histograms:
             self.characters[number] += np.histogram(lengths, CHARACTER_BINS)[0]
             shares = rows["symbol_share"].drop_nulls().to_numpy()
             self.symbol_share[number] += np.histogram(shares, SHARE_BINS)[0]
-            self.languages[number].update(dict(rows["language"].value_counts().iter_rows()))
+            self.languages[number].update(rows["language"].to_list())
 
 
 def write_report(
@@ -100,10 +100,11 @@ def write_report(
     for (kind, rule), examples in removed.examples.items():
         total = sum(of[rule] for name, of in counts.items() if name.partition("/")[0] == kind)
         lines += [f"## {kind}: {rule} ({total})", "", f"{REMOVING[rule]}.", ""]
-        lines += ["| record | score | begins |", "|---|---:|---|"]
+        lines += ["| record | score | begins (▸ between its texts) |", "|---|---:|---|"]
         lines += [
-            f"| {escape(place)} | {'' if score is None else f'{score:.3g}'} | {escape(head)} |"
-            for place, score, head in examples
+            f"| {escape(place)} | {'' if score is None else f'{score:.3g}'} "
+            f"| {' ▸ '.join(escape(' '.join(head.split())) for head in heads)} |"
+            for place, score, heads in examples
         ]
         lines.append("")
     (out_dir / REPORT_FILE).write_text("\n".join(lines), encoding="utf-8")
@@ -134,7 +135,8 @@ def _plot(kind: str, histogram: Histograms, out_dir: Path) -> None:
     axes[0].set_xlim(CHARACTER_BINS[found[0]] / 2, CHARACTER_BINS[found[-1] + 1] * 2)
     axes[0].set(xscale="log", xlabel="characters", ylabel="records", title=f"{kind}: length")
     axes[0].legend(frameon=False)
-    languages = [name for name, _ in histogram.languages[0].most_common(MOST_LANGUAGES)]
+    before = histogram.languages[0]
+    languages = sorted(before, key=lambda name: (-before[name], name))[:MOST_LANGUAGES]
     for counted, colour in zip(histogram.languages, colours, strict=True):
         axes[1].bar(range(len(languages)), [counted[name] for name in languages], color=colour)
     axes[1].set_xticks(range(len(languages)), languages)

@@ -54,8 +54,8 @@ SCHEMA = {
 }
 """Of the table, one row a record (or piece of one): its line and bytes in the shard, from 0; the
 cleaned row where it differs from them; the rule that removes it, with reason and score; what was
-mended and found; what it is compared by (``signature`` besides, where near duplicates are looked
-for); what the report shows."""
+mended and found, in the whole record; what it is compared by (``signature`` besides, where near
+duplicates are looked for); what the report shows."""
 
 
 class ShardSettings(NamedTuple):
@@ -118,6 +118,15 @@ def clean_shard(
     return file.getvalue()
 
 
+class DamagedRowError(Exception):
+    """A collected line is no JSON any more."""
+
+    def __init__(self, line: int) -> None:
+        super().__init__(line)
+        self.line = line
+        """In the shard, from 0."""
+
+
 class _Records:
     """The rows of JSON Lines and where each lies in them."""
 
@@ -128,7 +137,10 @@ class _Records:
         start = 0
         while start < len(lines):
             end = lines.find(b"\n", start) + 1 or len(lines)
-            self.rows.append(from_json(lines[start:end]))
+            try:
+                self.rows.append(from_json(lines[start:end]))
+            except ValueError:
+                raise DamagedRowError(len(self.rows)) from None
             self.starts.append(start)
             self.ends.append(end)
             start = end
@@ -211,17 +223,15 @@ def _cut_into_pieces(
     is_changed: np.ndarray,
     limit: int,
 ) -> tuple[pl.DataFrame, list[dict[str, Any] | None], list[str | None], np.ndarray]:
-    """A row for each piece of a long document; what was found in it counts for its first."""
+    """A row for each piece of a long document."""
     of_row = [pieces(row["text"], limit) if row else [""] for row in rows]
     sources = np.repeat(np.arange(len(rows)), list(map(len, of_row)))
-    is_first = np.diff(sources, prepend=-1) > 0
     cut: list[dict[str, Any] | None] = []
     for row, parts in zip(rows, of_row, strict=True):
         cut += [row and row | {"text": part} for part in parts]
     lengths = np.array(list(map(len, of_row)))
-    new_table = table[sources].with_columns(found=pl.when(pl.Series(is_first)).then("found"))
     changed = is_changed[sources] | (lengths[sources] > 1)
-    return new_table, cut, [reasons[source] for source in sources], changed
+    return table[sources], cut, [reasons[source] for source in sources], changed
 
 
 # ------------------------------------------------------------------------------------- judging
@@ -270,8 +280,8 @@ def _judged(
         is_over = lengths > config.max_record_characters
         verdicts.add(is_over, "too_long", "too_long", lengths.astype(np.float32))
     if config.languages and settings.applies("language"):
-        names = spoken["language"].to_numpy()
-        is_other = ~np.isin(names.astype(str), config.languages)
+        names = ("language " + spoken["language"]).to_numpy()
+        is_other = language.is_other(spoken, lengths, config.languages)
         verdicts.add(is_other, "language", names, spoken["confidence"].to_numpy())
     shares = pl.lit(None, pl.Float32)
     if kind == "documents":

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from stages.clean.shard import ShardSettings, clean_shard
+from stages.clean.shard import DamagedRowError, ShardSettings, clean_shard
 from stages.core import tracking
 from stages.core.artifacts import Artifact
 from stages.core.config import CleanConfig, Compute
@@ -58,8 +58,9 @@ def cut(kind: DataKind, artifact: Artifact, folder: Path) -> list[Shard]:
     shards: list[Shard] = []
     for split in SPLITS:
         path = artifact.locate() / f"{split}.jsonl"
-        for number, (start, end, line) in enumerate(_ranges(path)):
-            table = folder / f"{kind}-{split}-{number:05d}.parquet"
+        for start, end, line in _ranges(path):
+            # Named by its range: of shards that were cut otherwise, no table is taken up.
+            table = folder / f"{kind}-{split}-{start}-{end}.parquet"
             shards.append(Shard(kind, split, path, start, end, line, table))
     return shards
 
@@ -128,7 +129,14 @@ def _here(
 ) -> Iterator[Shard]:
     for shard in shards:
         settings = ShardSettings(config, shard.kind, shard.split)
-        _write(shard.table, clean_shard(shard.read(), settings, evaluation))
+        try:
+            table = clean_shard(shard.read(), settings, evaluation)
+        except DamagedRowError as error:
+            line = shard.first_line + error.line
+            raise UserError(
+                f"{shard.path}:{line}: damaged row; make the file again with --fresh"
+            ) from None
+        _write(shard.table, table)
         yield shard
 
 
@@ -232,7 +240,7 @@ def _connect(address: str) -> Any:
         import ray
     except ImportError:
         raise UserError("compute.ray_address is set: pip install 'rlhf-flows[ray]'") from None
-    host, _, port = address.rpartition(":")
+    host, _, port = address.rpartition("/")[2].rpartition(":")
     if port.isdigit():  # Ray itself tries for minutes
         try:
             socket.create_connection((host, int(port)), CONNECT_SECONDS).close()

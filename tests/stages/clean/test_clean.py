@@ -338,32 +338,6 @@ def test_cleaning_never_changes_which_reply_wins(tmp_path):
     ]
 
 
-def test_training_records_that_hold_evaluation_items_are_removed(tmp_path):
-    question = "Which of these four metals is liquid at the temperature of an ordinary warm room"
-    folder = tmp_path / "eval" / "chemistry"
-    folder.mkdir(parents=True)
-    write_jsonl(folder / "test.jsonl", [{"question": question, "answer": "mercury"}])
-    collected = tmp_path / "collected" / "sft"
-    collected.mkdir(parents=True)
-    rows = [
-        {"prompt": f"Answer this. {question}?", "completion": "Mercury."},
-        {"prompt": "Which metal is liquid?", "completion": "Mercury."},
-    ]
-    write_jsonl(collected / "train.jsonl", rows)
-    write_jsonl(collected / "held_out.jsonl", [{"prompt": question, "completion": "Iron."}])
-    inputs = CleanInputs(
-        datasets=Datasets(sft=make_artifact("sft", collected)),
-        evaluation=(make_artifact("source", folder / "test.jsonl"),),
-    )
-    (tmp_path / "out").mkdir()
-    outputs, _ = clean.run(CleanConfig(), inputs, Compute(), tmp_path / "out")
-    assert list(read_jsonl(outputs.sft.locate() / "train.jsonl")) == rows[1:]
-    assert len(list(read_jsonl(outputs.sft.locate() / "held_out.jsonl"))) == 1
-    (removed,) = rejects(tmp_path / "out")
-    assert removed["rule"] == "evaluation"
-    assert removed["reason"] == "evaluation set chemistry/test.jsonl"
-
-
 def test_other_languages_are_removed_where_languages_are_named(tmp_path):
     rows = [
         {"text": STORY},
@@ -372,7 +346,7 @@ def test_other_languages_are_removed_where_languages_are_named(tmp_path):
     ]
     train, _, removed, _ = run(tmp_path, "documents", rows, languages=("en", "zh"))
     assert train == rows[:2]
-    assert [(row["rule"], row["reason"]) for row in removed] == [("language", "de")]
+    assert [(row["rule"], row["reason"]) for row in removed] == [("language", "language de")]
     assert run(tmp_path, "documents", rows)[0] == rows
 
 
@@ -383,6 +357,44 @@ def test_a_rule_can_be_skipped_for_one_kind_and_a_misspelt_one_is_named(tmp_path
     message = "clean.skip.documents: no rule 'to_short'; did you mean 'too_short'"
     with pytest.raises(UserError, match=message):
         run(tmp_path, "documents", rows, skip={"documents": ("to_short",)})
+
+
+def test_unusable_records_cannot_be_skipped_over(tmp_path):
+    with pytest.raises(UserError, match="no stage can use unusable records"):
+        run(tmp_path, "documents", [{"text": STORY}], skip={"documents": ("unusable",)})
+
+
+def test_a_refusal_names_the_languages_and_how_to_keep_them(tmp_path):
+    message = r"1x language de \(as in \S+:1\); add the language to clean\.languages"
+    rows = [{"text": "Der Müller an der Furt hatte drei Söhne und einen grauen Esel."}]
+    with pytest.raises(UserError, match=message):
+        run(tmp_path, "documents", rows, languages=("en",), max_reject_share=0.5)
+
+
+def test_a_damaged_row_is_named(tmp_path):
+    folder = tmp_path / "collected" / "documents"
+    folder.mkdir(parents=True)
+    (folder / "train.jsonl").write_text('{"text": "Sound."}\n{"text": "cut\n')
+    (folder / "held_out.jsonl").touch()
+    inputs = CleanInputs(datasets=Datasets(documents=make_artifact("documents", folder)))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match=r"train\.jsonl:2: damaged row"):
+        clean.run(CleanConfig(), inputs, Compute(), tmp_path / "out")
+
+
+def test_in_a_dry_run_all_records_are_kept_and_their_personal_data_is_known(tmp_path):
+    rows = [
+        {"prompt": f"Ask {n % 8}", "chosen": f"a{n % 8}@example.com", "rejected": "b"}
+        for n in range(10)
+    ]
+    *_, metrics = run(tmp_path, "preferences", rows, dry_run=True, guard_share=0.5)
+    kept = metrics["preferences_train_kept"], metrics["guard_preferences_train_kept"]
+    assert (sum(kept), metrics["preferences_removed"]) == (10, 2)
+    rows = [{"text": "Write to a@example.com!"}, {"text": "b@x.org"}]
+    limits = {"min_characters": 10}
+    *_, metrics = run(tmp_path, "documents", rows, name="dry", dry_run=True, quality=limits)
+    assert (metrics["documents_train_kept"], metrics["documents_removed"]) == (2, 1)
+    assert len((tmp_path / "dry" / "personal_data.txt").read_text().splitlines()) == 2
 
 
 def test_a_dry_run_reports_and_keeps_everything(tmp_path):
@@ -403,6 +415,25 @@ def test_long_documents_are_cut_into_pieces(tmp_path):
         row["text"].replace("a@example.com", "[EMAIL]").split()
     )
     assert (metrics["documents_train_read"], metrics["documents_redacted"]) == (1, 1)
+
+
+def test_pieces_are_counted_removed_and_had_back_one_by_one(tmp_path):
+    ann = f"Ann\x00 is at a@example.com now. {STORY[:130]}"
+    text = f"{ann}\n\n{STORY[130:310]}\n\n{'## -- ' * 30}"
+    train, _, removed, metrics = run(
+        tmp_path, "documents", [{"text": text}], max_piece_characters=200, max_reject_share=0.4
+    )
+    assert [piece["text"][:6] for piece in train] == ["Ann is", STORY[130:136]]
+    assert [(row["line"], row["piece"], row["rule"]) for row in removed] == [(1, 3, "symbol_share")]
+    assert removed[0]["record"] == {"text": ("## -- " * 30).strip()}
+    assert [metrics[f"documents_{name}"] for name in ("train_read", "repaired", "removed")] == [
+        1, 1, 1,
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="documents: 1 of 3 records are rejected"):
+        run(
+            tmp_path, "documents", [{"text": text}], name="few",
+            max_piece_characters=200, max_reject_share=0.3,
+        )  # fmt: skip
 
 
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="no ../shared/data")

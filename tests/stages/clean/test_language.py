@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from stages.clean.language import PIECE_CHARACTERS, identify, samples
+from stages.clean.language import PIECE_CHARACTERS, identify, is_other, samples
 
 TEXTS = {
     "en": "The house stood on a hill, and in the evening one could see the lights of the harbour.",
@@ -60,3 +60,13 @@ def test_a_text_is_judged_alone():
     assert together == [identify(texts[row : row + 1]).row(0) for row in range(len(texts))]
     assert identify(texts.reverse()).rows() == together[::-1]
     assert identify(pl.Series([], dtype=pl.String)).is_empty()
+
+
+def test_a_few_words_and_code_are_in_no_other_language():
+    texts = pl.Series(
+        ["print(x)", "1 + 1 = ?", "Hola", "¿Cuál es la capital de Francia?", "Hi", TEXTS["de"]]
+    )
+    lengths = texts.str.len_chars().to_numpy()
+    found = identify(texts)
+    assert is_other(found, lengths, ("en",)).tolist() == [False] * 3 + [True, False, True]
+    assert is_other(found, lengths, ("en", "es", "de")).tolist() == [False] * 6
