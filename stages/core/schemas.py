@@ -86,11 +86,35 @@ Label = Annotated[str | None, BeforeValidator(_empty_to_none)]
 ClassLabel = Annotated[str, BeforeValidator(_label_text), AfterValidator(_check_text)]
 
 
+def _role(role: object) -> object:
+    """OpenAI calls the system role so since its reasoning models."""
+    return "system" if role == "developer" else role
+
+
+def _joined_parts(content: object) -> object:
+    """The text of a content that OpenAI writes as a list of parts; any other is left to judge."""
+    if not isinstance(content, list) or not content:
+        return content
+    texts = [part.get("text") if isinstance(part, dict) else None for part in content]
+    if not all(isinstance(text, str) for text in texts):
+        raise PydanticCustomError("text", "has parts that are not text")
+    return "\n".join(texts)
+
+
 class Message(_Row):
     """One turn of a conversation."""
 
-    role: Literal["system", "user", "assistant"]
-    content: Text
+    role: Annotated[Literal["system", "user", "assistant"], BeforeValidator(_role)]
+    content: Annotated[Text, BeforeValidator(_joined_parts)]
+
+
+def _without_empty_system(messages: object) -> object:
+    """Many exports begin each dialogue with a system message, said or not."""
+    if not isinstance(messages, list) or not messages or not isinstance(messages[0], dict):
+        return messages
+    role, content = (messages[0].get(name) for name in ("role", "content"))
+    is_blank = content is None or (isinstance(content, str) and not content.strip())
+    return messages[1:] if _role(role) == "system" and is_blank else messages
 
 
 def _check_messages(messages: list[Message]) -> list[Message]:
@@ -101,7 +125,9 @@ def _check_messages(messages: list[Message]) -> list[Message]:
     return messages
 
 
-Messages = Annotated[list[Message], AfterValidator(_check_messages)]
+Messages = Annotated[
+    list[Message], BeforeValidator(_without_empty_system), AfterValidator(_check_messages)
+]
 Content = Annotated[
     Annotated[Text, Tag("as string")] | Annotated[Messages, Tag("as messages")],
     Discriminator(lambda value: "as messages" if isinstance(value, list) else "as string"),

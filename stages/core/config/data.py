@@ -67,7 +67,7 @@ class CollectConfig(StageConfig):
     """Read the user's files into JSONL of one schema each; bad records go to rejects.jsonl."""
 
     stage: ClassVar[str] = "collect"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     documents: DataSource = DataSource()
     """Text to pretrain on: column text."""
     sft: DataSource = DataSource()

@@ -18,6 +18,9 @@ ROLES = {
 }  # fmt: skip
 """What others call the three who speak."""
 
+TOOLS = ("tool", "tools", "function", "function_call", "observation", "ipython")
+"""What others call a tool's answer, or a call of it."""
+
 LISTS = ("messages", "conversations", "conversation", "dialog", "dialogue")
 CHATML_TURN = re.compile(r"<\|im_start\|>[ ]?(\w+)\n(.*?)(?:<\|im_end\|>|\Z)", re.DOTALL)
 
@@ -36,15 +39,17 @@ def read_turns(turns: object) -> list[dict[str, str]]:
 def _read_turn(turn: object) -> dict[str, str]:
     if not isinstance(turn, dict):
         raise ValueError("the dialogue has a turn that is not an object")
-    if turn.get("tool_calls") or turn.get("function_call"):
-        raise ValueError("the dialogue calls a tool, which no stage trains on")
     name = turn.get("from") or turn.get("role")
+    if turn.get("tool_calls") or turn.get("function_call") or name in TOOLS:
+        raise ValueError("the dialogue calls a tool, which no stage trains on")
     role = ROLES.get(name.lower()) if isinstance(name, str) else None
     if role is None:
         raise ValueError(
             "the dialogue has a turn by another than user (human), assistant (gpt) and system"
         )
     content = _text(turn.get("value") if turn.get("value") is not None else turn.get("content"))
+    if content is None and role == "system" and not (turn.get("value") or turn.get("content")):
+        content = ""  # many exports have the turn even where nothing was said
     if content is None:
         raise ValueError("the dialogue has a turn that is not text")
     return {"role": role, "content": content}

@@ -75,6 +75,27 @@ def test_labels_become_text(label, name):
     assert parse_row("labelled", {"text": "a", "label": label, "score": 1}) == row
 
 
+def test_parts_of_text_are_joined_and_other_media_refused():
+    parts = [{"type": "text", "text": "Hello?"}, {"type": "text", "text": "Anyone?"}]
+    asked = {"role": "user", "content": parts}
+    pair = {"chosen": [ASSISTANT], "rejected": [OTHER]}
+    row = parse_row("preferences", {"prompt": [asked], **pair})
+    assert row["prompt"] == "Hello?\nAnyone?"
+    image = {"role": "user", "content": [*parts, {"type": "image_url", "image_url": {}}]}
+    with pytest.raises(ValueError, match="^prompt.content has parts that are not text$"):
+        parse_row("preferences", {"prompt": [image], **pair})
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_the_system_may_be_called_developer_and_say_nothing(role):
+    for content in ("", " \n", None):
+        silent = {"role": role, "content": content}
+        row = parse_row("sft", {"messages": [silent, USER, ASSISTANT]})
+        assert row == {"prompt": "Hello?", "completion": "Hello."}
+    row = parse_row("sft", {"messages": [{"role": role, "content": "Be kind."}, USER, ASSISTANT]})
+    assert row["prompt"] == [{"role": "system", "content": "Be kind."}, USER]
+
+
 def test_messages_become_a_prompt_and_a_reply():
     assert parse_row("sft", {"messages": [USER, ASSISTANT]}) == {
         "prompt": "Hello?", "completion": "Hello.",

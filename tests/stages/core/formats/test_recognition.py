@@ -143,6 +143,10 @@ def test_the_log_names_format_and_columns():
         ("ShareGPT", "sft", {"conversations": ["a"]},
          "the dialogue has a turn that is not an object"),
         ("ShareGPT", "sft", {"conversations": [{"from": "observation", "value": "x"}]},
+         "the dialogue calls a tool"),
+        ("messages", "sft", {"messages": [*turns("a"), {"role": "tool", "content": "b"}]},
+         "the dialogue calls a tool"),
+        ("ShareGPT", "sft", {"conversations": [{"from": "narrator", "value": "x"}]},
          "the dialogue has a turn by another than user"),
         ("messages", "sft", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
          "the dialogue has a turn that is not text"),
@@ -165,6 +169,12 @@ def test_the_log_names_format_and_columns():
 def test_records_that_do_not_fit_are_refused_with_a_reason(name, kind, record, reason):
     with pytest.raises(ValueError, match=f"^{re.escape(reason)}"):
         convert(name, kind, record)
+
+
+def test_a_system_turn_without_words_is_no_fault():
+    silent = {"from": "system", "value": None}
+    (row,) = convert("ShareGPT", "sft", {"conversations": [silent, *sharegpt("Hi", "Hello")]})
+    assert parse_row("sft", row) == {"prompt": "Hi", "completion": "Hello"}
 
 
 def test_ultrafeedback_gives_all_pairs_of_different_scores():
