@@ -185,6 +185,10 @@ class Reader:
         setting = f"collect.{self.kind}"
         if reason.startswith("group column"):
             return f"name a column that all records have as {setting}.group_column, or none"
+        if reason.endswith("is not valid UTF-8"):
+            return (
+                "convert the file from its encoding, as iconv -f CP1252 -t UTF-8 does for Windows'"
+            )
         if not reason.startswith("column"):
             return ""
         if known and not known.startswith("TRL"):

@@ -1,6 +1,7 @@
 """A file's records in batches, of whatever format."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from stages.core.data_check.plain_blocks import plain_batch
 from stages.core.data_check.rows import Batch, Fault, field_marks, parsed_rows
 from stages.core.errors import UserError
 from stages.core.sources import CUT_OFF, Record, file_format, read_records
+from stages.core.sources.json_records import json_habit
 
 RECORDS_A_BATCH = 2000
 PIECE_BYTES = 1 << 19
@@ -72,7 +74,8 @@ def batches(path: Path, layout: Layout) -> Iterator[Batch]:
                 yield _batch_of_records(some, layout)
                 some = []
     except UNREADABLE as error:
-        message = str(error).removeprefix(f"{path}").lstrip(": ")
+        message = re.sub(r"^:(\d+):", r"line \1:", str(error).removeprefix(f"{path}"))
+        message = message.lstrip(": ")
         damage = DamagedFileError(" ".join(message.split())[:200])
     if some:
         yield _batch_of_records(some, layout)
@@ -119,7 +122,7 @@ def _careful_batch(block: Block, layout: Layout) -> Batch:
         num_records += 1
         fields, fault, remarks = read_line(line)
         codes = (fault, *remarks) if fault else remarks
-        faults.extend(Fault(number, code, "", _show(line)) for code in codes)
+        faults.extend(Fault(number, code, _detail(code, line), _show(line)) for code in codes)
         if fields is not None:
             readable.append((number, fields))
     rows, wrong, num_usable = parsed_rows(readable, layout.kind, layout.converter())
@@ -137,14 +140,19 @@ def _batch_of_records(records: list[Record], layout: Layout) -> Batch:
     faults = []
     for record in records:
         if record.fields is None:
-            code = SOURCES_CODES.get(record.reason, "schema")
-            detail = record.reason if code == "schema" else ""
+            what, _, detail = record.reason.partition(": ")
+            code = SOURCES_CODES.get(what, "schema")
+            detail = record.reason if code == "schema" else detail
             faults.append(Fault(record.line, code, detail, excerpt(record.head)))
     rows, wrong, num_usable = parsed_rows(readable, layout.kind, layout.converter())
     num_bytes = sum(rows[name].str.len_bytes().sum() for name in TEXTS[layout.kind])
     return Batch(
         rows, field_marks(readable), faults + wrong, len(records), num_usable, int(num_bytes), {}
     )
+
+
+def _detail(code: str, line: bytes) -> str:
+    return json_habit(line) if code == "json" else ""
 
 
 def _show(line: bytes) -> str:

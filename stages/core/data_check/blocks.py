@@ -9,6 +9,7 @@ import pyarrow
 from stages.core.sources import MAX_RECORD_BYTES
 from stages.core.sources.compression import Decompressed
 from stages.core.sources.reading import UTF16_MARKS
+from stages.core.sources.signatures import HEAD_BYTES, disguise
 from stages.core.sources.suffixes import file_compression
 
 BLOCK_BYTES = 4 << 20
@@ -105,6 +106,8 @@ def _decompressed(path: Path) -> Iterator[bytes]:
     compression = file_compression(path)
     try:
         with path.open("rb") as file:
+            if other := disguise(path, file.peek(HEAD_BYTES)[:HEAD_BYTES]):
+                raise DamagedFileError(other)
             if compression is None:
                 while piece := file.read(BLOCK_BYTES):
                     yield piece

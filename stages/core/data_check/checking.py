@@ -9,7 +9,14 @@ import numpy as np
 from stages.core.data_check.batches import batches, first_fields
 from stages.core.data_check.blocks import DamagedFileError, lines_at
 from stages.core.data_check.columns import TEXTS
-from stages.core.data_check.findings import CheckReport, Example, FileSummary, Tally, excerpt
+from stages.core.data_check.findings import (
+    CATALOGUE,
+    CheckReport,
+    Example,
+    FileSummary,
+    Tally,
+    excerpt,
+)
 from stages.core.data_check.kind_check import KindCheck
 from stages.core.data_check.layout import Layout, layout
 from stages.core.data_check.lengths import CHARACTERS_A_TOKEN, Lengths
@@ -209,12 +216,15 @@ class _Check:
 
 def _no_record_reason(path: Path) -> tuple[str, str]:
     """The code of the finding that a file without any readable record makes, and its detail."""
+    name = file_format(path)
     try:
-        if any(batch.num_records for batch in batches(path, Layout("documents", {}))):
-            return "no-records", "no line of it is a JSON object"
+        for batch in batches(path, Layout("documents", {})):
+            for fault in batch.faults:
+                what = f"{CATALOGUE[fault.code].title} in line {fault.line}"
+                return "no-records", f"{what}: {fault.detail}" if fault.detail else what
     except DamagedFileError as error:
         return "unreadable", str(error)
-    return "no-records", "it is blank"
+    return "no-records", "it has a header alone" if name in ("csv", "tsv") else "it is blank"
 
 
 def _short_names(files: Sequence[Path]) -> list[str]:

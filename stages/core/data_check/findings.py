@@ -23,8 +23,8 @@ class Meaning(NamedTuple):
 CATALOGUE: dict[str, Meaning] = {
     # the file
     "unreadable": Meaning(
-        "error", "File cannot be read to its end", "Make or fetch it again; what was readable is "
-        "checked here.",
+        "error", "File cannot be read to its end", "If no cure is named, make or fetch it again; "
+        "what was readable is checked here.",
     ),
     "no-records": Meaning(
         "error", "No record in the file", "See whether it is the right file, and its suffix says "
@@ -46,7 +46,10 @@ CATALOGUE: dict[str, Meaning] = {
     # the line
     "json": Meaning("error", "Broken JSON", "Mend the line or remove it."),
     "not-object": Meaning("error", "Line is JSON, but no object", 'Write {"column": value, …}.'),
-    "utf8": Meaning("error", "Invalid UTF-8", "Convert from the true encoding: iconv -t UTF-8."),
+    "utf8": Meaning(
+        "error", "Invalid UTF-8", "Convert from the true encoding, on Windows mostly CP1252: iconv "
+        "-f CP1252 -t UTF-8.",
+    ),
     "surrogate": Meaning(
         "error", "Lone surrogate (half a character)", "Text was cut inside an emoji or badly "
         "converted; cut by characters, not by UTF-16 units.",

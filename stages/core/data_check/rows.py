@@ -17,6 +17,9 @@ ROLES_REASON = re.compile(
     r"end with|system message|none of system|several messages|turn by another than user"
 )
 
+ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
+"""What Python makes of a byte that is no UTF-8 (PEP 383); in JSON hardly ever alone."""
+
 
 class Fault(NamedTuple):
     """Something wrong with one record."""
@@ -67,9 +70,9 @@ def parsed_rows(records: Iterable[tuple[int, Fields]], kind: DataKind, convert: 
                 try:
                     _add_row(values, line, parse_row(kind, fields), faults)
                 except ValueError as error:
-                    reasons[str(error)] = reason_code(str(error))
+                    reasons[str(error)] = reason_code(str(error), given)
         except ValueError as error:
-            reasons[str(error)] = reason_code(str(error))
+            reasons[str(error)] = reason_code(str(error), given)
         num_usable += len(values["line"]) > before
         faults.extend(Fault(line, code, reason, _shown(given)) for reason, code in reasons.items())
     schema = {name: pl.UInt32 if name == "line" else pl.String for name in names}
@@ -96,12 +99,15 @@ def _shown(record: Fields) -> str:
     return excerpt(json.dumps(given, ensure_ascii=False, default=str)[:400])
 
 
-def reason_code(reason: str) -> str:
-    """The code of a finding for a reason of ``parse_row``."""
+def reason_code(reason: str, record: Fields) -> str:
+    """The code of a finding for a reason why ``parse_row`` refused the record."""
     if reason.endswith("is empty"):
         return "empty"
     if reason.endswith("is not valid UTF-8"):
-        return "surrogate"
+        is_encoding = any(
+            isinstance(value, str) and ESCAPED_BYTE.search(value) for value in record.values()
+        )
+        return "utf8" if is_encoding else "surrogate"
     if reason == "chosen and rejected are equal":
         return "identical"
     if ROLES_REASON.search(reason):

@@ -55,7 +55,22 @@ def _reason(line: bytes, error: str) -> str:
         return "invalid UTF-8"
     if b"\0" in line:
         return "NUL byte"
-    return "nested too deeply" if "recursion" in error else BROKEN
+    if "recursion" in error:
+        return "nested too deeply"
+    habit = json_habit(line)
+    return f"{BROKEN}: {habit}" if habit else BROKEN
+
+
+def json_habit(line: bytes) -> str:
+    """Which habit of other languages and formats makes a line no JSON, with its cure; ""."""
+    content = line.strip()
+    if content in (b"[", b"]", b"],", b"[{"):
+        return "the file is an array; name it .json"
+    if content.endswith(b"},"):
+        return "a comma follows the record; remove it, or name an array .json"
+    if content.startswith(b"{'"):
+        return "single quotes, as Python prints; write it by json.dumps"
+    return ""
 
 
 def json_records(stream: io.BufferedReader) -> Iterator[Record]:
@@ -111,7 +126,7 @@ def _lines_of_json(stream: io.BufferedReader) -> Iterator[Record]:
     """
     records = jsonl_records(stream)
     first = list(islice(records, 2))
-    if [record.reason for record in first] == [BROKEN] * 2:
+    if len(first) == 2 and all(record.reason.startswith(BROKEN) for record in first):
         raise BrokenFileError(
             first[0].line,
             "neither a record a line nor an array of records; convert the file: jq -c . for "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from stages.core.errors import UserError
 from stages.core.sources.json_records import json_records, jsonl_records
 from stages.core.sources.records import CUT_OFF, BrokenFileError, Record
+from stages.core.sources.signatures import HEAD_BYTES, disguise
 from stages.core.sources.suffixes import file_compression, file_format
 from stages.core.sources.table_records import parquet_records, table_records
 from stages.core.sources.text_records import text_records
@@ -27,14 +28,16 @@ def read_records(path: Path, raw: io.BufferedReader) -> Iterator[Record]:
     behind them a last one without fields and with the reason ``CUT_OFF``.
 
     Raises:
-        UserError: nothing of the file can be read, or not as what its suffix says; it is UTF-16; or
-            it is a plain file that is broken so that the rest has no meaning.
+        UserError: nothing of the file can be read, or it is not what its suffix says; it is UTF-16;
+            or it is a plain file that is broken so that the rest has no meaning.
     """
     import pyarrow
 
     from stages.core.sources.compression import Decompressed
 
     name, compression = file_format(path), file_compression(path)
+    if other := disguise(path, raw.peek(HEAD_BYTES)[:HEAD_BYTES]):
+        raise UserError(f"{path}: {other}")
     packed = Decompressed(raw, compression) if compression else None
     stream: io.BufferedReader = io.BufferedReader(packed) if packed else raw
     count, held, fault = 0, None, ""

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     import pyarrow
 
 PARQUET_ROWS = 256
+DELIMITERS = "\t;,|"
+"""Excel writes a semicolon where a comma is the decimal sign, and copies cells with tabs."""
+HEADER_BYTES = 4096
+UTF8_MARK = b"\xef\xbb\xbf"
+EXCEL_HINT = "sep="
+"""With this and the delimiter, tables for Excel may begin, in a line of their own."""
 
 
 class _LineTooLongError(Exception):
@@ -49,13 +55,28 @@ class _Lines:
         return line
 
 
+def _delimiter(stream: io.BufferedReader, usual: str) -> str:
+    """The delimiter of the table's header: the ``usual`` one where it is in it."""
+    head = stream.peek(HEADER_BYTES)[:HEADER_BYTES].removeprefix(UTF8_MARK)
+    header = head.decode(errors="replace").splitlines()[:1] or [""]
+    if header[0].lower().startswith(EXCEL_HINT):
+        return header[0][len(EXCEL_HINT) :][:1] or usual
+    found = [sign for sign in (usual, *DELIMITERS) if sign in header[0]]
+    return found[0] if found else usual
+
+
 def table_records(stream: io.BufferedReader, delimiter: str) -> Iterator[Record]:
     """A record a row below the header.
+
+    Args:
+        stream: the table.
+        delimiter: what is between cells, unless the header shows another.
 
     Raises:
         BrokenFileError: a quotation mark is never closed.
     """
     csv.field_size_limit(MAX_RECORD_BYTES)
+    delimiter = _delimiter(stream, delimiter)
     # Bytes that are no UTF-8 become lone surrogates, which the row types refuse by field.
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     lines = _Lines(text)
@@ -81,7 +102,8 @@ def table_records(stream: io.BufferedReader, delimiter: str) -> Iterator[Record]
             yield Record(number, None, TOO_LARGE if too_large else "broken CSV")
             continue
         if header is None:
-            header = cells
+            is_hint = number == 1 and cells and cells[0].lower().startswith(EXCEL_HINT)
+            header = None if is_hint else cells
         elif cells and len(cells) != len(header):
             head = delimiter.join(cells)[:HEAD_CHARACTERS]
             yield Record(number, None, "other number of cells than the header", head)

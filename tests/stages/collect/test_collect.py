@@ -139,7 +139,7 @@ def test_array_elements_are_checked_one_by_one(tmp_path, collected):
         ("a.parquet", b"PAR1xx", r"a\.parquet: cannot be read as parquet"),
         ("a.jsonl.gz", gzip.compress(LINES)[:20], r"a\.jsonl\.gz: cannot be read .*cut off"),
         ("a.jsonl.zst", zstandard.compress(LINES)[:-9], r"a\.jsonl\.zst: cannot .*cut off"),
-        ("a.jsonl.gz", b"not gzip", r"a\.jsonl\.gz: cannot be read as gzip jsonl"),
+        ("a.jsonl.gz", b"plain", r"a\.jsonl\.gz: is not gzip; if it is plain"),
         ("a.docx", b"x", r"a\.docx: unknown format '\.docx'; convert or rename"),
     ],
 )

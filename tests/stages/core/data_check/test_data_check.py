@@ -51,6 +51,29 @@ def test_an_unusable_line_is_named_and_the_others_are_read(write, found, line, c
     assert report.exit_code == WITH_FINDINGS
 
 
+def test_a_table_in_the_encoding_of_windows_is_named_as_that(tmp_path, found):
+    path = tmp_path / "data.csv"
+    path.write_bytes("prompt;completion\r\nWhy?;Größe\r\n".encode("cp1252"))
+    assert found(check_files([path]))["utf8"][0] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "detail"),
+    [
+        ("a.csv", b"prompt,completion\n", "it has a header alone"),
+        ("a.jsonl", b'{"prompt": "a"},\n', "Broken JSON in line 1: a comma follows the record"),
+        ("a.jsonl", b'\n["a"]\n', "Line is JSON, but no object in line 2"),
+        ("a.jsonl", b" \n", "it is blank"),
+    ],
+)
+def test_why_a_file_has_no_record_is_said(tmp_path, name, content, detail):
+    path = tmp_path / name
+    path.write_bytes(content)
+    (finding,) = check_files([path]).findings
+    assert finding.code == "no-records"
+    assert finding.detail.startswith(detail)
+
+
 @pytest.mark.parametrize(
     ("line", "code"),
     [
@@ -312,7 +335,7 @@ def test_columns_that_mean_nothing(write, found):
 
 def test_a_file_without_a_usable_record(write, found):
     report = check_files([write([b"x", b"y"])])
-    assert found(report)["no-records"][1] == "no line of it is a JSON object"
+    assert found(report)["no-records"][1] == "Broken JSON in line 1"
     assert report.exit_code == UNUSABLE
     assert check_files([write([{"prompt": "", "completion": ""}])]).exit_code == UNUSABLE
 

@@ -138,7 +138,8 @@ def test_parquet_values_that_python_cannot_hold_are_named(tmp_path):
 def test_a_file_of_which_nothing_is_readable_is_an_error(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"hello, this is something else\n" * 9)
-    with pytest.raises(UserError, match=rf"{name}: cannot be read as .*: make or fetch it again$"):
+    what = "(cannot be read as .*: make or|is not (gzip|zstd); .* else) fetch it again"
+    with pytest.raises(UserError, match=f"{name}: {what}$"):
         records(path)
 
 
@@ -179,3 +180,43 @@ def test_a_line_of_300_mb_is_passed_over_in_bounded_memory(tmp_path, suffix):
         f"{first + 1} record is larger than 10 MB",
         f"{first + 2} {{'text': 'b'}}",
     ], done.stderr
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'prompt;completion\r\n"a, b";"c"\r\n',
+        'sep=;\r\nprompt;completion\r\n"a, b";"c"\r\n',
+        "\ufeffprompt\tcompletion\r\na, b\tc\r\n",
+        'prompt|completion\n"a, b"|"c"\n',
+        'prompt,completion\n"a, b",c\n',
+    ],
+)
+def test_the_header_tells_the_delimiter(tmp_path, content):
+    path = tmp_path / "a.csv"
+    path.write_text(content, newline="")
+    (record,) = records(path)
+    assert record.fields == {"prompt": "a, b", "completion": "c"}
+
+
+def test_a_table_of_one_column_has_no_delimiter(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('text\n"one; two"\nthree\n')
+    assert [record.fields for record in records(path)] == [{"text": "one; two"}, {"text": "three"}]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"a": 1},', "broken JSON: a comma follows the record"),
+        (b"{'a': 1}", "broken JSON: single quotes, as Python prints"),
+        (b"[", "broken JSON: the file is an array; name it .json"),
+        (b'{"a": 1', "broken JSON"),
+    ],
+)
+def test_usual_habits_that_are_no_json_are_named(tmp_path, line, reason):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(line + b"\n")
+    (record,) = records(path)
+    assert record.fields is None
+    assert record.reason.startswith(reason)
