@@ -6,9 +6,9 @@ from pydantic import Field
 from pydantic.fields import ComputedFieldInfo, FieldInfo
 
 ABBREVIATIONS = {
-    "cpu", "dpo", "eos", "gpu", "kl", "ppo", "sft",
+    "cpu", "dpo", "eos", "gpu", "kl", "ppo", "sft", "sql", "url",
 }  # fmt: skip
-SPELLED = {"lora": "LoRA", "adam": "Adam", "lam": "lambda", "vf": "value function"}
+SPELLED = {"urls": "URLs", "lora": "LoRA", "adam": "Adam", "lam": "lambda", "vf": "value function"}
 LIMITS = {
     "exclusiveMinimum": "above {}",
     "minimum": "at least {}",
