@@ -6,7 +6,9 @@ from stages.core.artifacts import write_atomically
 from stages.core.config import CollectConfig, DataSource
 from stages.core.contracts import CollectInputs
 from stages.core.data_check import CheckReport, check_files, log_lines, markdown
+from stages.core.launch import WARNING_PREFIX
 from stages.core.schemas import DATA_KINDS, DataKind
+from stages.core.sources import left_out_remarks
 
 CHECK_FILE = "check.md"
 
@@ -25,6 +27,9 @@ def write_check(config: CollectConfig, inputs: CollectInputs, out_dir: Path) -> 
             print(f"check: {kind}: could not be made: {type(error).__name__}: {error}", flush=True)
             continue
         if report is not None:
+            source: DataSource = getattr(config, kind)
+            for remark in left_out_remarks((*source.paths, *source.held_out_paths)):
+                print(f"{WARNING_PREFIX}{remark}", flush=True)
             print("\n".join(log_lines(report)), flush=True)
             sections.append(markdown(report, f"Check of {kind}"))
     if sections:

@@ -77,6 +77,8 @@ class Reader:
         for record in records:
             if record.fields is None:
                 self._reject(counts, record, record.reason)
+                # It is no record, but the place of those that are lost.
+                counts.rejected -= record.reason == CUT_OFF
                 continue
             try:
                 found = self._convert(counts.format, record.fields)
@@ -114,7 +116,7 @@ class Reader:
                     self.progress(path, file.tell)
                     counts.read += 1
                     if record.reason == CUT_OFF:
-                        counts.read -= 1  # no record, but the place of those that are lost
+                        counts.read -= 1
                         self._warn_of_cut(counts, record)
                     yield record
             except UserError:

@@ -95,10 +95,10 @@ def _joined_parts(content: object) -> object:
     """The text of a content that OpenAI writes as a list of parts; any other is left to judge."""
     if not isinstance(content, list) or not content:
         return content
-    texts = [part.get("text") if isinstance(part, dict) else None for part in content]
-    if not all(isinstance(text, str) for text in texts):
+    texts = [part.get("text") for part in content if isinstance(part, dict)]
+    if len(texts) < len(content) or not all(isinstance(text, str) for text in texts):
         raise PydanticCustomError("text", "has parts that are not text")
-    return "\n".join(texts)
+    return "\n".join(map(str, texts))
 
 
 class Message(_Row):

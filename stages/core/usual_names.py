@@ -31,7 +31,8 @@ def suggest_columns(
     unused = [name for name in given if name not in known]
     suggested = dict(mapping)
     for name in missing:
-        usual = [other for other in unused if other.lower() in USUAL_NAMES.get(name, ())]
+        names = (name, *USUAL_NAMES.get(name, ()))
+        usual = [other for other in unused if other.lower() in names]
         is_only_choice = len(missing) == len(unused) == 1
         guess = usual[0] if usual else unused[0] if is_only_choice else "…"
         suggested[name] = guess

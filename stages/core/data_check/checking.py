@@ -24,7 +24,13 @@ from stages.core.data_check.repeats import Hashes, Place, asked_hashes
 from stages.core.errors import UserError
 from stages.core.evaluation_overlap import EvaluationIndex, evaluation_texts
 from stages.core.schemas import DATA_KINDS, DataKind
-from stages.core.sources import DOCUMENT_FORMATS, file_format, read_records, source_files
+from stages.core.sources import (
+    DOCUMENT_FORMATS,
+    file_format,
+    left_out_remarks,
+    read_records,
+    source_files,
+)
 from stages.core.usual_names import mapping_hint
 
 Progress = Callable[[str, int], None]
@@ -70,7 +76,7 @@ def check_files(
         check.read_held_out(file, kind)
     for index in range(len(files)):
         check.read(index, kind, progress)
-    return check.report()
+    return check.report(left_out_remarks(tuple(map(str, paths))))
 
 
 def evaluation_index(files: Sequence[Path]) -> EvaluationIndex:
@@ -178,15 +184,15 @@ class _Check:
         )
         return self.kinds[kind]
 
-    def report(self) -> CheckReport:
-        """All findings, when all files have been read."""
+    def report(self, left_out: Sequence[str] = ()) -> CheckReport:
+        """All findings, when all files have been read, and remarks on what was ``left_out``."""
         facts: dict[str, float] = {}
         for check in self.kinds.values():
             facts |= check.finish(self.names, self._show)
         records: dict[str, int] = {}
         for file in self.summaries:
             records[file.kind] = records.get(file.kind, 0) + file.records
-        remarks = []
+        remarks = [f"{remark}." for remark in left_out]
         if unused := sorted(set(self.held_out) - set(self.kinds)):
             remarks.append(f"The held-out files hold {', '.join(unused)}, the others do not.")
         if self.context and not self.lengths.tokenizer and set(self.kinds) - {"documents"}:

@@ -74,6 +74,10 @@ CATALOGUE: dict[str, Meaning] = {
     "turns-not-alternating": Meaning(
         "warning", "Two turns of one role in a row", "Join them; many chat templates refuse it.",
     ),
+    "no-row": Meaning(
+        "note", "Record with nothing of this kind", "Fine where meant: of equally good replies "
+        "none is preferred, and a run leaves the record out.",
+    ),
     "identical": Meaning("error", "Chosen and rejected are equal", "Remove; it teaches nothing."),
     # texts
     "special-token-end": Meaning(

@@ -120,5 +120,5 @@ def _mapping(kind: DataKind, given: Collection[str]) -> dict[str, str]:
 def _match(name: str, given: Collection[str], exactly: bool) -> str:
     if name in given or exactly:
         return name if name in given else ""
-    usual = USUAL_NAMES.get(name, ())
+    usual = (name, *USUAL_NAMES.get(name, ()))
     return next((other for other in given if other.lower() in usual), "")

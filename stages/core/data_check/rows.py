@@ -66,7 +66,10 @@ def parsed_rows(records: Iterable[tuple[int, Fields]], kind: DataKind, convert: 
         before = len(values["line"])
         reasons: dict[str, str] = {}
         try:
-            for fields in convert(given):
+            found = convert(given)
+            if not found:
+                faults.append(Fault(line, "no-row", "", _shown(given)))
+            for fields in found:
                 try:
                     _add_row(values, line, parse_row(kind, fields), faults)
                 except ValueError as error:

@@ -3,14 +3,22 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from stages.core.formats import argilla, dialogues, instructions, openassistant, trl, ultrafeedback
+from stages.core.formats import (
+    argilla,
+    compared,
+    dialogues,
+    instructions,
+    openassistant,
+    trl,
+    ultrafeedback,
+)
 from stages.core.formats.format import Format
 from stages.core.schemas import DataKind
 from stages.core.sources import Record
 
 FORMATS: dict[str, Format] = {
     known.name: known
-    for module in (argilla, openassistant, ultrafeedback, dialogues, instructions, trl)
+    for module in (argilla, openassistant, ultrafeedback, compared, dialogues, instructions, trl)
     for known in module.FORMATS
 }
 """By name, the special ones before the general: the first that fits is taken."""

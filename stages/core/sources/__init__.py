@@ -5,7 +5,7 @@ The format follows from the suffix: .jsonl and .json (a record a line, or one ar
 and .wet (web archives); each also with .gz or .zst behind it.
 """
 
-from stages.core.sources.finding import source_files
+from stages.core.sources.finding import left_out_remarks, source_files
 from stages.core.sources.reading import read_records
 from stages.core.sources.records import CUT_OFF, MAX_RECORD_BYTES, Record
 from stages.core.sources.suffixes import DOCUMENT_FORMATS, file_format
@@ -16,6 +16,7 @@ __all__ = [
     "MAX_RECORD_BYTES",
     "Record",
     "file_format",
+    "left_out_remarks",
     "read_records",
     "source_files",
 ]

@@ -32,6 +32,34 @@ def source_files(paths: tuple[str, ...]) -> tuple[Path, ...]:
     return tuple(files)
 
 
+def _left_out_files(paths: tuple[str, ...]) -> dict[str, list[Path]]:
+    """Of each path that is a folder, the files that ``source_files`` passes over because their
+    format is unknown."""
+    found = {}
+    for path in paths:
+        places = (root / Path(path).expanduser() for root in (Path.cwd(), CHECKOUT))
+        folder = next((place for place in places if place.is_dir()), None)
+        if folder is None:
+            continue
+        unknown = [
+            file
+            for file in _walk(folder)
+            if split_suffixes(file)[0] not in FORMATS and not file.name.lower().startswith(NO_DATA)
+        ]
+        if unknown:
+            found[path] = unknown
+    return found
+
+
+def left_out_remarks(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """A line for each folder with files that are passed over."""
+    return tuple(
+        f"{path}: {len(files):,} files of no known format are left out "
+        f"({', '.join(sorted({file.suffix or file.name for file in files})[:8])})"
+        for path, files in _left_out_files(paths).items()
+    )
+
+
 def _check(file: Path) -> None:
     """
     Raises:

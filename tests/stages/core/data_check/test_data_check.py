@@ -57,6 +57,18 @@ def test_a_table_in_the_encoding_of_windows_is_named_as_that(tmp_path, found):
     assert found(check_files([path]))["utf8"][0] == 1
 
 
+def test_a_tie_is_noted(write, found):
+    tie = {"prompt": "Why?", "response_a": "b", "response_b": "c", "winner": "tie"}
+    report = check_files([write([tie, tie | {"prompt": "Who?", "winner": "a"}])])
+    assert found(report)["no-row"] == (1, "", ["data.jsonl:1"])
+    assert (report.records, report.usable, report.exit_code) == (2, 1, FINE)
+
+
+def test_columns_in_capitals_are_found(write, found):
+    report = check_files([write([{"Prompt": "Why?", "Completion": "So."}])])
+    assert found(report)["columns-mapped"][1] == "prompt ← Prompt, completion ← Completion"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "detail"),
     [

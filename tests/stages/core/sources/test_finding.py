@@ -4,8 +4,9 @@ import os
 
 import pytest
 
+from stages.core.data_check import check_files
 from stages.core.errors import UserError
-from stages.core.sources import source_files
+from stages.core.sources import left_out_remarks, source_files
 
 
 @pytest.fixture
@@ -68,3 +69,13 @@ def test_a_link_to_nowhere_is_named(folder):
         UserError, match=r"nothing\.jsonl: No such file or directory; mend the link"
     ):
         source_files((str(folder),))
+
+
+def test_files_of_a_folder_that_are_passed_over_are_told(tmp_path):
+    for name in ("a.txt", "b.pdf", "c.PDF", "README.rst", ".hidden", "sub/d.png", "e"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    expected = f"{tmp_path}: 4 files of no known format are left out (.PDF, .pdf, .png, e)"
+    assert left_out_remarks((str(tmp_path), str(tmp_path / "a.txt"))) == (expected,)
+    assert check_files([tmp_path]).remarks == (f"{expected}.",)
