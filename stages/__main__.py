@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from stages.core import config as schema
 from stages.core import contracts, tracking
 from stages.core.artifacts import CHECKPOINTS, StageResult, data_root, folder_files, write_result
-from stages.core.errors import UserError
+from stages.core.errors import StageCrashedError, UserError
 from stages.core.launch import OUT_OF_MEMORY_LINE, SPEC_FILE
 from stages.core.process import end_well, is_disk_full, refuse
 
@@ -37,6 +37,9 @@ def main(out_dir: Path) -> int:
         _run(out_dir)
     except UserError as error:
         return refuse(str(error))
+    except StageCrashedError as error:
+        print(error, flush=True)
+        return 1
     except Exception as error:
         if is_disk_full(error):
             return refuse(f"no space left on the disk of {out_dir}; free some and run again")

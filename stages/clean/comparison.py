@@ -40,23 +40,19 @@ def compare(
     left = np.flatnonzero(~rows["is_removed"].to_numpy())
     keys = rows["fingerprint"].fill_null(0).to_numpy()
     if settings.config.remove_duplicates:
-        likes = pl.DataFrame({"like": keys[left], "is_train": is_train[left]})
-        is_later = _firsts(likes) != np.arange(len(left))
-        _mark(verdicts, left, likes, is_later, DUPLICATE, settings)
+        is_later = _firsts(keys[left], is_train[left]) != np.arange(len(left))
+        is_leaked = _leaked(keys[left], is_train[left])
+        _mark(verdicts, left, is_later, is_leaked, DUPLICATE, settings)
         left = left[verdicts[left] == STAYS]
     if settings.similarity and len(left) > 1:
         shares = SIGNATURE_SHARES.get(settings.kind, {"": SIGNATURE_NUMBERS})
         fields = tuple(shares.values())
         table = _signatures(shards, sizes, left, folder, max_memory_gb)
-        likes = pl.DataFrame(
-            {
-                "like": clusters(table, settings.similarity, fields),
-                "is_train": is_train[left],
-            }
-        )
+        likes = clusters(table, settings.similarity, fields)
         # Equal rows are here only where their own rule is skipped.
-        is_later = keys[left[_firsts(likes)]] != keys[left]
-        _mark(verdicts, left, likes, is_later, NEAR_DUPLICATE, settings)
+        is_later = keys[left[_firsts(likes, is_train[left])]] != keys[left]
+        is_leaked = _leaked(likes, is_train[left])
+        _mark(verdicts, left, is_later, is_leaked, NEAR_DUPLICATE, settings)
         left = left[verdicts[left] == STAYS]
     contradictory = _contradictory(rows, left, is_train, settings)
     by_shard = np.split(verdicts, np.cumsum(sizes))[: len(shards)]
@@ -74,28 +70,29 @@ def _read(shards: list[Shard]) -> tuple[list[int], pl.DataFrame]:
     return list(map(len, tables)), pl.concat([none, *tables])
 
 
-def _firsts(likes: pl.DataFrame) -> np.ndarray:
-    """For each row, the number of the first that equals it."""
-    first = pl.col("row").min().over(likes.columns)
-    return likes.with_row_index("row").select(first).to_series().to_numpy()
+def _firsts(likes: np.ndarray, is_train: np.ndarray) -> np.ndarray:
+    """For each row, the number of the first of its split with the same number of ``likes``, of
+    which 63 bits count."""
+    keys = likes.astype(np.uint64) << np.uint64(1) | is_train
+    firsts, inverse = np.unique(keys, return_index=True, return_inverse=True)[1:]
+    return np.asarray(firsts[inverse])
+
+
+def _leaked(likes: np.ndarray, is_train: np.ndarray) -> np.ndarray:
+    """Whether each row is one of training that has its like among the held-out ones."""
+    return np.asarray(is_train & np.isin(likes, likes[~is_train]))
 
 
 def _mark(
     verdicts: np.ndarray,
     rows: np.ndarray,
-    likes: pl.DataFrame,
     is_later: np.ndarray,
+    is_leaked: np.ndarray,
     code: int,
     settings: ShardSettings,
 ) -> None:
-    """Mark the ``rows`` that have their like among the earlier ones of their split (``is_later``),
-    or among the held-out ones.
-
-    Args:
-        likes: of the rows, the column ``like``, equal for those that are alike, and ``is_train``.
-    """
-    is_train = likes["is_train"].to_numpy()
-    is_leaked = is_train & ~is_train[_firsts(likes.select("like"))]
+    """Mark the ``rows`` that have their like among the earlier ones of their split, or among the
+    held-out ones."""
     if settings.applies(RULES[code] or ""):
         verdicts[rows[is_later]] = code
     if settings.applies("in_held_out"):

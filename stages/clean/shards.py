@@ -172,7 +172,12 @@ def _in_processes(
     context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(workers, context, _begin, (config, evaluation)) as pool:
-            yield from _as_done(shards, lambda shard: pool.submit(_clean_one, shard), 2 * workers)
+            try:
+                limit = 2 * workers
+                yield from _as_done(shards, lambda shard: pool.submit(_clean_one, shard), limit)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # else it would clean those first
+                raise
     except BrokenProcessPool as error:
         raise StageCrashedError(
             "clean: a worker process was killed, most likely for want of memory: use fewer with "

@@ -7,9 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import polars as pl
+import psutil
 import pytest
 
 from stages import clean
@@ -18,7 +20,7 @@ from stages.clean.shards import cut
 from stages.core.artifacts import content_digest, make_artifact
 from stages.core.config import CleanConfig, Compute
 from stages.core.contracts import CleanInputs, Datasets
-from stages.core.errors import UserError
+from stages.core.errors import StageCrashedError, UserError
 from stages.core.schemas import write_jsonl
 
 WORDS = [first + last for first in "bcdfghklmnprstvw" for last in ("arbour", "illow", "eather")]
@@ -152,6 +154,51 @@ def test_a_pools_workers_end_with_a_killed_stage(tmp_path, collected):
     while os.path.exists(f"/proc/{worker}/stat") and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not os.path.exists(f"/proc/{worker}/stat")
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_said_and_the_shards_that_are_done_stay(
+    tmp_path, collected, monkeypatch
+):
+    monkeypatch.setattr(shards_module, "SHARD_BYTES", 20_000)
+    parts = cut("documents", collected, tmp_path)
+    shards_module.clean_shards(parts[:2], CleanConfig(), None, Compute(num_threads=1))
+
+    def kill_first_worker():
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            for child in psutil.Process().children():
+                if "spawn_main" in " ".join(child.cmdline()):
+                    child.kill()
+                    return
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill_first_worker)
+    killer.start()
+    message = "a worker process was killed, .* compute.num_threads; the shards that are done"
+    with pytest.raises(StageCrashedError, match=message):
+        shards_module.clean_shards(parts, CleanConfig(), None, Compute(num_threads=2))
+    killer.join()
+    assert all(shard.table.exists() for shard in parts[:2])
+    assert os.environ.get("POLARS_MAX_THREADS") != "1"
+
+
+def test_a_stage_that_was_killed_while_it_wrote_gives_the_same(tmp_path, collected):
+    straight = cleaned(collected, tmp_path / "straight")
+    out_dir = tmp_path / "killed"
+    partial = out_dir / clean.PARTIAL
+    partial.mkdir(parents=True)
+    parts = cut("documents", collected, partial)
+    shards_module.clean_shards(parts[:1], CleanConfig(), None, Compute(num_threads=1))
+    left_over = ("documents-train-0-7.parquet", f".{parts[1].table.name}.part", "signatures.npy")
+    for name in left_over:
+        (partial / name).write_bytes(b"half")
+    (out_dir / "documents").mkdir()
+    for name in ("train.jsonl", ".held_out.jsonl.part"):
+        (out_dir / "documents" / name).write_bytes(b'{"text": "ha')
+    for name in (".rejects.jsonl.zst.part", "rejects.jsonl.zst", "report.md"):
+        (out_dir / name).write_bytes(b"half")
+    assert cleaned(collected, out_dir) == straight
 
 
 # ----------------------------------------------------------------------------------------- Ray
