@@ -17,6 +17,11 @@ PIECE_CHARACTERS = 200
 """Of each text two pieces are read: after a sixth of it, where no title page or list of contents is
 any more, and after two thirds. Shorter texts are read whole."""
 
+FIRST_CHARACTERS = 120
+ENOUGH_CONFIDENCE = 0.9
+"""The rest is read only where the model is not so sure of the beginning: half the time, and another
+language for one of 11,800 texts in 14 languages."""
+
 ENOUGH_BYTES = 30
 """Of fewer, five words or ten characters of Chinese, the model is too sure: its confidence is
 lowered in proportion."""
@@ -85,7 +90,9 @@ def samples(texts: pl.Series) -> pl.Series:
 def _predict(sample: str) -> tuple[str, float]:
     if not sample:
         return UNKNOWN, 0.0
-    (label,), (score,) = _model().predict(sample)
+    (label,), (score,) = _model().predict(sample[:FIRST_CHARACTERS])
+    if score < ENOUGH_CONFIDENCE and len(sample) > FIRST_CHARACTERS:
+        (label,), (score,) = _model().predict(sample)
     score = min(score, 1.0, score * len(sample.encode()) / ENOUGH_BYTES)
     return label.removeprefix("__label__"), score
 

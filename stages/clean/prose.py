@@ -13,7 +13,8 @@ from stages.clean.repair import replaced
 MAX_INDENTED_SHARE = 0.5
 """Of a text's lines; where more are indented, that is how it is set, as in a manual page."""
 
-FENCE = r"^\s*(?:```|~~~)"
+# A line of more tildes is what underlines a heading in reStructuredText, or a row of signs.
+FENCE = r"^\s*(?:```|~~~[^~]|~~~$)"
 INDENTED = r"^(?: {4}|\t)"
 TABLE = r"^\s*(?:\|.*[\p{L}\p{N}].*\||\|?[-: ]*-[-: ]*\|[-|: ]*$|\+[-=+]{3,})"
 CONSOLE = r"^\s*(?:\.\.\.|\$) "

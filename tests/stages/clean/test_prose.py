@@ -11,6 +11,10 @@ from stages.clean.prose import prose
     [
         ("Before.\n```python\nx = 1\n```\nAfter.", "Before.\nAfter."),
         ("Before.\n~~~\nx\n\ny\n~~~\nAfter.", "Before.\nAfter."),
+        (
+            "Title\n~~~~~\nText.\n\nOther\n~~~~~\nMore.",
+            "Title\n~~~~~\nText.\n\nOther\n~~~~~\nMore.",
+        ),
         ("Before.\n\n    x = 1\n\ty = 2\nAfter.\nEnd.", "Before.\n\nAfter.\nEnd."),
         ("Before.\n| a | b |\n|---|:-:|\n| 1 | 2 |\nAfter.", "Before.\nAfter."),
         ("Before.\n| 名 | 值 |\n| --- | --- |\n| 甲 | 一 |\nAfter.", "Before.\nAfter."),
