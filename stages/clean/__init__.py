@@ -156,14 +156,17 @@ def _write_kind(
 ) -> dict[str, Counts]:
     """Write both splits of one kind of data and return their counts."""
     counts: dict[str, Counts] = {}
-    verdicts = dict(zip(shards, comparison.verdicts, strict=True))
+    verdicts = dict(
+        zip(shards, zip(comparison.verdicts, comparison.twins, strict=True), strict=True)
+    )
     for split in SPLITS:
         counts[split] = Counter(contradictory=comparison.contradictory[split])
         path = folder / f"{split}.jsonl"
         part = path.with_name(f".{path.name}.part")
         with part.open("wb") as file:
             for shard in (shard for shard in shards if shard.split == split):
-                table = _final_rules(pl.read_parquet(shard.table), verdicts[shard])
+                broken, twins = verdicts[shard]
+                table = _final_rules(pl.read_parquet(shard.table), broken)
                 _count(config, table, counts[split])
                 is_kept = table["rule"].is_null().to_numpy()
                 histograms.add(table, is_kept)
@@ -172,12 +175,18 @@ def _write_kind(
                     found = stays["found"].explode().struct.unnest()
                     digests.update(found["digest"].drop_nulls())
                 lines = shard.read()
-                for row in _numbered(table).filter(~is_kept).iter_rows(named=True):
+                numbered = _numbered(table).with_row_index("index").filter(~is_kept)
+                for row in numbered.iter_rows(named=True):
                     place = f"{artifact.path}/{split}.jsonl", shard.first_line + row["line"]
+                    like = ""
+                    if broken[row["index"]] != STAYS:
+                        number, line = twins[row["index"]]
+                        of, line = shards[number].split, shards[number].first_line + line
+                        like = f"{artifact.path}/{of}.jsonl:{line}"
                     whole = lines[row["start"] : row["end"]]
                     record = row["row"] if row["piece"] else whole
                     verdict = row["rule"], row["reason"], row["score"]
-                    removed.add(shard.kind, split, place, verdict, record, row["piece"])
+                    removed.add(shard.kind, split, place, verdict, record, row["piece"], like)
                 if config.dry_run:
                     file.write(lines)
                 else:

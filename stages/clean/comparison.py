@@ -20,6 +20,9 @@ class Comparison(NamedTuple):
 
     verdicts: list[np.ndarray]
     """Index into ``RULES`` for each row of the shard's table."""
+    twins: list[np.ndarray]
+    """For each row that ``RULES`` remove, the shard (by its number) and the line in it, from 0, of
+    the record that it is like: (N, 2)."""
     contradictory: dict[str, int]
     """Rows by split that say the opposite of an earlier one: pairs with the replies swapped, equal
     texts under another label."""
@@ -37,12 +40,11 @@ def compare(
     sizes, rows = _read(shards)
     is_train = np.repeat([shard.split == "train" for shard in shards], sizes).astype(bool)
     verdicts = np.zeros(len(rows), np.int8)
+    twins = np.arange(len(rows))
     left = np.flatnonzero(~rows["is_removed"].to_numpy())
     keys = rows["fingerprint"].fill_null(0).to_numpy()
     if settings.config.remove_duplicates:
-        is_later = _firsts(keys[left], is_train[left]) != np.arange(len(left))
-        is_leaked = _leaked(keys[left], is_train[left])
-        _mark(verdicts, left, is_later, is_leaked, DUPLICATE, settings)
+        _mark(verdicts, twins, left, keys[left], is_train, DUPLICATE, settings)
         left = left[verdicts[left] == STAYS]
     if settings.similarity and len(left) > 1:
         shares = SIGNATURE_SHARES.get(settings.kind, {"": SIGNATURE_NUMBERS})
@@ -50,18 +52,19 @@ def compare(
         table = _signatures(shards, sizes, left, folder, max_memory_gb)
         likes = clusters(table, settings.similarity, fields)
         # Equal rows are here only where their own rule is skipped.
-        is_later = keys[left[_firsts(likes, is_train[left])]] != keys[left]
-        is_leaked = _leaked(likes, is_train[left])
-        _mark(verdicts, left, is_later, is_leaked, NEAR_DUPLICATE, settings)
+        _mark(verdicts, twins, left, likes, is_train, NEAR_DUPLICATE, settings, unless_equal=keys)
         left = left[verdicts[left] == STAYS]
     contradictory = _contradictory(rows, left, is_train, settings)
-    by_shard = np.split(verdicts, np.cumsum(sizes))[: len(shards)]
-    return Comparison(by_shard, contradictory)
+    ends = np.cumsum(sizes)
+    shard_of = np.searchsorted(ends, twins, side="right")
+    places = np.stack((shard_of, rows["line"].to_numpy()[twins]), axis=1)
+    by_shard = [np.split(values, ends)[: len(shards)] for values in (verdicts, places)]
+    return Comparison(by_shard[0], by_shard[1], contradictory)
 
 
 def _read(shards: list[Shard]) -> tuple[list[int], pl.DataFrame]:
     """The number of rows of each shard, and what all rows are compared by."""
-    columns = pl.selectors.ends_with("fingerprint")
+    columns = pl.selectors.ends_with("fingerprint") | pl.selectors.by_name("line")
     is_removed = pl.col("rule").is_not_null().alias("is_removed")
     tables = [
         pl.scan_parquet(shard.table).select(is_removed, columns).collect() for shard in shards
@@ -70,33 +73,51 @@ def _read(shards: list[Shard]) -> tuple[list[int], pl.DataFrame]:
     return list(map(len, tables)), pl.concat([none, *tables])
 
 
-def _firsts(likes: np.ndarray, is_train: np.ndarray) -> np.ndarray:
-    """For each row, the number of the first of its split with the same number of ``likes``, of
-    which 63 bits count."""
-    keys = likes.astype(np.uint64) << np.uint64(1) | is_train
+def _firsts(likes: np.ndarray, parts: np.ndarray | bool) -> np.ndarray:
+    """For each row, the number of the first in its part with the same number of ``likes``, of which
+    63 bits count."""
+    keys = likes.astype(np.uint64) << np.uint64(1) | parts
     firsts, inverse = np.unique(keys, return_index=True, return_inverse=True)[1:]
     return np.asarray(firsts[inverse])
 
 
-def _leaked(likes: np.ndarray, is_train: np.ndarray) -> np.ndarray:
-    """Whether each row is one of training that has its like among the held-out ones."""
-    return np.asarray(is_train & np.isin(likes, likes[~is_train]))
-
-
 def _mark(
     verdicts: np.ndarray,
+    twins: np.ndarray,
     rows: np.ndarray,
-    is_later: np.ndarray,
-    is_leaked: np.ndarray,
+    likes: np.ndarray,
+    is_train: np.ndarray,
     code: int,
     settings: ShardSettings,
+    unless_equal: np.ndarray | None = None,
 ) -> None:
     """Mark the ``rows`` that have their like among the earlier ones of their split, or among the
-    held-out ones."""
-    if settings.applies(RULES[code] or ""):
-        verdicts[rows[is_later]] = code
-    if settings.applies("in_held_out"):
-        verdicts[rows[is_leaked]] = IN_HELD_OUT
+    held-out ones, and note in ``twins`` which it is.
+
+    Args:
+        likes: of the rows, a number that those have in common which are alike.
+        unless_equal: numbers of all rows; within a split, those with their twin's stay.
+    """
+    first = rows[_firsts(likes, is_train[rows])]
+    is_later = first != rows
+    if unless_equal is not None:
+        is_later &= unless_equal[first] != unless_equal[rows]
+    _note(verdicts, twins, rows, first, is_later & settings.applies(RULES[code] or ""), code)
+    first = rows[_firsts(likes, parts=False)]
+    is_leaked = is_train[rows] & ~is_train[first] & settings.applies("in_held_out")
+    _note(verdicts, twins, rows, first, is_leaked, IN_HELD_OUT)
+
+
+def _note(
+    verdicts: np.ndarray,
+    twins: np.ndarray,
+    rows: np.ndarray,
+    first: np.ndarray,
+    chosen: np.ndarray,
+    code: int,
+) -> None:
+    verdicts[rows[chosen]] = code
+    twins[rows[chosen]] = first[chosen]
 
 
 def _signatures(

@@ -21,7 +21,8 @@ class Example(NamedTuple):
     """One of the records that a rule removes."""
 
     place: str
-    score: float | None
+    why: str
+    """Its score, or the place of the record that it is a twin of."""
     heads: tuple[str, ...]
     """The beginnings of its texts."""
 
@@ -32,6 +33,7 @@ class Removed:
     A line holds kind, split, file and line of the collected record, ``rule``, ``reason`` (which for
     unusable records says more), ``score`` and the whole ``record`` as it was before cleaning. Of a
     document cut into pieces, each line is one of them, with its number (``piece``, from 1).
+    Of equal and near-equal records, ``like`` is the place of an earlier or held-out one.
     """
 
     def __init__(self, out_dir: Path) -> None:
@@ -70,6 +72,7 @@ class Removed:
         verdict: tuple[str, str, float | None],
         record: bytes,
         piece: int = 0,
+        like: str = "",
     ) -> None:
         """Set one record aside.
 
@@ -77,6 +80,7 @@ class Removed:
             place: the collected file and line.
             verdict: rule, reason and score.
             record: its line of JSON, or that of its piece.
+            like: place of the record that it is a twin of.
         """
         rule, reason, score = verdict
         head = {
@@ -85,25 +89,27 @@ class Removed:
         }  # fmt: skip
         if piece:
             head["piece"] = piece
+        if like:
+            head["like"] = like
         text = json.dumps(head, ensure_ascii=False)[:-1].encode()
         self._file.write(b'%s, "record": %s}\n' % (text, record.strip()))
         self.rules[reason] = rule
         self.reasons.setdefault(kind, Counter())[reason] += 1
         shown = f"{place[0]}:{place[1]}"
         self.first_places.setdefault((kind, reason), shown)
-        self._sample((kind, rule), shown, score, record)
+        self._sample((kind, rule), shown, like if like or score is None else f"{score:.3g}", record)
 
     def count(self, kind: str) -> int:
         """Removed records of one kind of data so far."""
         return self.reasons.get(kind, Counter()).total()
 
-    def _sample(self, key: tuple[str, str], place: str, score: float | None, record: bytes) -> None:
+    def _sample(self, key: tuple[str, str], place: str, why: str, record: bytes) -> None:
         """Reservoir sampling (Vitter's algorithm R)."""
         self._seen[key] += 1
         examples = self.examples.setdefault(key, [])
         at = len(examples) if len(examples) < EXAMPLES else self._random.randrange(self._seen[key])
         if at < EXAMPLES:
-            examples[at : at + 1] = [Example(place, score, _heads(record))]
+            examples[at : at + 1] = [Example(place, why, _heads(record))]
 
 
 def _heads(record: bytes) -> tuple[str, ...]:

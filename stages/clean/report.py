@@ -97,14 +97,16 @@ def write_report(
     ]
     for kind in histograms:
         lines += [f"![{kind} before and after](plots/clean_{kind}.png)", ""]
-    for (kind, rule), examples in removed.examples.items():
+    order = list(REMOVING)
+    shown = sorted(removed.examples.items(), key=lambda item: order.index(item[0][1]))
+    for (kind, rule), examples in sorted(shown, key=lambda item: item[0][0]):
         total = sum(of[rule] for name, of in counts.items() if name.partition("/")[0] == kind)
         lines += [f"## {kind}: {rule} ({total})", "", f"{REMOVING[rule]}.", ""]
-        lines += ["| record | score | begins (▸ between its texts) |", "|---|---:|---|"]
+        lines += ["| record | score or twin | begins (▸ between its texts) |", "|---|---:|---|"]
         lines += [
-            f"| {escape(place)} | {'' if score is None else f'{score:.3g}'} "
+            f"| {escape(place)} | {escape(why)} "
             f"| {' ▸ '.join(escape(' '.join(head.split())) for head in heads)} |"
-            for place, score, heads in examples
+            for place, why, heads in examples
         ]
         lines.append("")
     (out_dir / REPORT_FILE).write_text("\n".join(lines), encoding="utf-8")

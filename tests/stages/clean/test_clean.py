@@ -112,6 +112,11 @@ def test_duplicates_are_removed_and_held_out_wins(tmp_path):
         ("train", 2, "duplicate"),
         ("train", 3, "in_held_out"),
     ]
+    assert [row["like"] for row in removed] == [
+        "collected/documents/held_out.jsonl:1",
+        "collected/documents/train.jsonl:1",
+        "collected/documents/held_out.jsonl:1",
+    ]
     rows = [{"text": "One text"}] * 2
     assert run(tmp_path, "documents", rows, remove_duplicates=False)[0] == rows
 

@@ -47,6 +47,15 @@ def test_the_first_of_equal_rows_stays_in_the_order_of_the_shards(compared):
     assert rules == [[None, "duplicate"], [None, "in_held_out"], [None, "duplicate"]]
 
 
+def test_the_twin_of_a_removed_row_is_the_one_that_stays(compared):
+    _, result = compared(
+        ("held_out", [{"fingerprint": 1, "line": 4}]),
+        ("train", [{"fingerprint": 2, "line": 0}, {"fingerprint": 3, "line": 0, "same": 128}]),
+        ("train", [{"fingerprint": 1}, {"fingerprint": 2}, {"fingerprint": 4, "same": 128}]),
+    )
+    assert result.twins[2].tolist() == [[0, 4], [1, 0], [1, 0]]
+
+
 def test_near_rows_go_by_the_share_of_equal_numbers(compared):
     near, far = {"fingerprint": 2, "same": 110}, {"fingerprint": 3, "same": 60}
     rules, _ = compared(("train", [{"fingerprint": 1, "same": 128}, near, far]))

@@ -20,7 +20,7 @@ def test_every_record_can_be_had_back_with_rule_and_score(tmp_path):
         )
         piece = b'{"text":"part"}\n'
         verdict = "near_duplicate", "near_duplicate", None
-        removed.add("documents", "held_out", ("b.jsonl", 7), verdict, piece, 2)
+        removed.add("documents", "held_out", ("b.jsonl", 7), verdict, piece, 2, "b.jsonl:1")
         assert not (tmp_path / REJECTS_FILE).exists()
     first, second = written(tmp_path)
     assert first == {
@@ -28,7 +28,9 @@ def test_every_record_can_be_had_back_with_rule_and_score(tmp_path):
         "rule": "junk", "reason": "junk", "score": 0.5, "record": json.loads(record),
     }  # fmt: skip
     assert second["piece"] == 2
-    assert second["score"] is None
+    assert (second["score"], second["like"]) == (None, "b.jsonl:1")
+    (example,) = removed.examples[("documents", "near_duplicate")]
+    assert example.why == "b.jsonl:1"
     assert second["record"] == {"text": "part"}
 
 
@@ -44,7 +46,7 @@ def test_counts_first_places_and_heads(tmp_path):
     assert removed.count("preferences") == 3
     assert removed.count("sft") == 0
     (example, *_) = removed.examples[("preferences", "unusable")]
-    assert example == Example("a.jsonl:1", 2.0, ("p" * 53, "c", "r"))  # 160 / 3 characters each
+    assert example == Example("a.jsonl:1", "2", ("p" * 53, "c", "r"))  # 160 / 3 characters each
 
 
 def test_examples_are_drawn_from_all_records_alike_and_the_same_again(tmp_path):
