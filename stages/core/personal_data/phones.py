@@ -76,6 +76,7 @@ LABEL = re.compile(
     re.IGNORECASE,
 )
 """Right before a number: then it is one, whether or not such numbers are in use."""
+LETTER = re.compile(r"[^\W\d_]")
 LABEL_AFTER = re.compile(
     r" ?[-(] ?(?:office|fax|phone|tel|mobile|cell|home|work|main|direct)\b", re.IGNORECASE
 )
@@ -140,7 +141,9 @@ def is_phone(line: str, start: int, end: int) -> bool:
     if not MIN_DIGITS <= len(digits) <= MAX_DIGITS or DATE.fullmatch(number):
         return False
     before, after = line[max(0, start - NEAR) : start], line[end : end + NEAR]
-    if YEARS.fullmatch(number) or OTHER_LABEL.search(before):
+    # In a table of numbers there are no words to look for, again and again.
+    words = before if LETTER.search(before) else ""
+    if YEARS.fullmatch(number) or OTHER_LABEL.search(words):
         return False
     if NORTH_AMERICAN.fullmatch(number):
         return True
@@ -150,7 +153,7 @@ def is_phone(line: str, start: int, end: int) -> bool:
         return True
     is_international = number.lstrip("(").startswith(("+", "00"))
     is_short = is_international or len(digits) <= MAX_LABELLED_DIGITS
-    if is_short and "/" not in number and (LABEL.search(before) or LABEL_AFTER.match(after)):
+    if is_short and "/" not in number and (LABEL.search(words) or LABEL_AFTER.match(after)):
         return True
     is_in_text = not OPERATOR.search(before) and TEXT_AFTER.match(after)
     if number.isdecimal() and not is_in_text:
@@ -163,13 +166,13 @@ def is_phone(line: str, start: int, end: int) -> bool:
         is_likely = number[0] == "+" and is_long and _is_possible(number_with_plus)
         return is_likely or _is_valid(number_with_plus, None)
     is_alone = not (re.search(r"\d $", before) or re.match(r" \d", after))
-    is_after_word = number.startswith("0") and AFTER_WORD.search(before)
-    speaks_of_people = PEOPLE_WORDS.search(before) or is_after_word
+    is_after_word = number.startswith("0") and AFTER_WORD.search(words)
+    speaks_of_people = PEOPLE_WORDS.search(words) or is_after_word
     if number.isdecimal() and not speaks_of_people:
         return False
     if LOCAL.fullmatch(number):
-        return bool(NEAR_WORD.search(before))
-    has_word = NEAR_WORD.search(before) or (speaks_of_people and NINE_DIGITS.fullmatch(number))
+        return bool(NEAR_WORD.search(words))
+    has_word = NEAR_WORD.search(words) or (speaks_of_people and NINE_DIGITS.fullmatch(number))
     return _is_national(number, bool(has_word), is_alone)
 
 

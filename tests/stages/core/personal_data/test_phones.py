@@ -1,5 +1,7 @@
 """Telephone numbers in the forms of many countries, and numbers that look like them."""
 
+import time
+
 import pytest
 
 from stages.core.personal_data import find
@@ -67,3 +69,10 @@ def test_other_numbers_are_not(text):
 def test_many_numbers_in_a_line_take_no_time():
     assert phones("12 " * 5_000) == []
     assert phones("1234567" * 5_000) == []
+
+
+def test_a_table_of_numbers_takes_no_longer_than_it_must():
+    line = "0.123 4.567 8.901 " * 10_000
+    started = time.process_time()
+    assert phones(line) == []
+    assert time.process_time() - started < 2  # .5 s; 3 s where words are looked for among numbers
