@@ -139,7 +139,8 @@ class CleanConfig(StageConfig):
     quality: QualityLimits = QualityLimits()
     """For documents alone."""
     languages: tuple[str, ...] = ()
-    """Keep documents in these languages alone (ISO 639-1: en, zh); none keeps all."""
+    """Keep records in these languages alone (ISO 639-1: en, zh), and those of a few words or code,
+    of which one cannot say it; none keeps all."""
     toxicity_scorer: str = ""
     """A classifier's folder (alone or with :LABEL) or file.py:function that scores text; documents
     and demonstrations above max_toxicity are removed. Empty: no scorer."""
@@ -151,7 +152,8 @@ class CleanConfig(StageConfig):
     """Of documents that share so much of their runs of five words (Jaccard) the first is kept, and
     no training document so close to a held-out one; 0 looks for none."""
     near_duplicate_prompt_similarity: Annotated[float, Field(ge=0, le=1)] = 0.98
-    """The same for other records, of which the prompt and each reply must be so similar."""
+    """The same for other records, of which the prompt and each reply, or the text and its label,
+    must be so similar."""
     evaluation_sets: tuple[str, ...] = ()
     """Files or folders of evaluation data: training records that hold 13 words in a row of them are
     removed."""
