@@ -107,10 +107,11 @@ def _collect(
     for name, count in zip(("training", "held-out"), counts, strict=True):
         if count == 0 and (name == "training" or files[1] or source.held_out_share > 0):
             kept_together = f"groups ({source.group_column})" if source.group_column else "prompts"
+            unusable = rejects.count(kind)
+            which = f", of which {unusable} were unusable (see {rejects.path})" if unusable else ""
             raise UserError(
-                f"collect.{kind}: no {name} record among {total}, of which {rejects.count(kind)} "
-                f"were unusable; give more records of different {kept_together} "
-                f"(see {rejects.path})"
+                f"collect.{kind}: no {name} record among {total}{which}; "
+                f"give more records of different {kept_together}"
             )
     return {
         "train": split_entry(take_subset(paths[0], counts[0], source.max_records), train.files),

@@ -188,9 +188,9 @@ class Reader:
         if reason.startswith("group column"):
             return f"name a column that all records have as {setting}.group_column, or none"
         if reason.endswith("is not valid UTF-8"):
-            return (
-                "convert the file from its encoding, as iconv -f CP1252 -t UTF-8 does for Windows'"
-            )
+            return "convert the file to UTF-8: iconv -f CP1252 -t UTF-8, or from what it is in"
+        if reason.endswith("is not a string"):
+            return 'write text there ("42", not 42)'
         if not reason.startswith("column"):
             return ""
         if known and not known.startswith("TRL"):

@@ -165,6 +165,21 @@ def test_too_many_rejects_name_the_commonest_reasons(tmp_path, collected):
     assert len(list(read_jsonl(tmp_path / "out" / "rejects.jsonl"))) == 8
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "cure"),
+    [
+        ("a.csv", "prompt,completion\nWhy?,Größe\n".encode("cp1252"), "iconv -f CP1252 -t UTF-8"),
+        ("a.jsonl", b'{"prompt": "2 + 2?", "completion": 4}\n', r"write text there"),
+        ("a.jsonl", b'{"prompt": "Why?", "completion": "So."},\n', "a comma follows the record"),
+    ],
+)
+def test_usual_slips_are_refused_with_a_cure(tmp_path, collected, name, content, cure):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=cure):
+        collected("sft", path, max_reject_share=0.1)
+
+
 def test_wrong_columns_show_how_to_map_them(tmp_path, collected):
     path = write_rows(tmp_path / "a.jsonl", [{"prompt": "a", "reply": "b", "n": 1}] * 9)
     message = (
