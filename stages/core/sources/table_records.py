@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 PARQUET_ROWS = 256
+BROKEN = 'broken CSV: a quotation mark inside a quoted cell is written twice ("")'
 DELIMITERS = "\t;,|"
 """Excel writes a semicolon where a comma is the decimal sign, and copies cells with tabs."""
 HEADER_BYTES = 4096
@@ -99,11 +100,11 @@ def table_records(stream: io.BufferedReader, delimiter: str) -> Iterator[Record]
                     "mend that line",
                 ) from None
             too_large = "field larger" in str(error)
-            yield Record(number, None, TOO_LARGE if too_large else "broken CSV")
+            yield Record(number, None, TOO_LARGE if too_large else BROKEN)
             continue
         if header is None:
             is_hint = number == 1 and cells and cells[0].lower().startswith(EXCEL_HINT)
-            header = None if is_hint else cells
+            header = None if is_hint else [cell.strip() for cell in cells]
         elif cells and len(cells) != len(header):
             head = delimiter.join(cells)[:HEAD_CHARACTERS]
             yield Record(number, None, "other number of cells than the header", head)

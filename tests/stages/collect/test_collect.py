@@ -12,6 +12,7 @@ import zstandard
 
 from stages.core.errors import UserError
 from stages.core.schemas import read_jsonl
+from stages.core.sources.table_records import BROKEN
 
 REAL_DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 needs_real_data = pytest.mark.skipif(not REAL_DATA.is_dir(), reason="no ../shared/data")
@@ -110,7 +111,7 @@ def test_bad_table_rows_are_set_aside(tmp_path, collected):
     assert [row["prompt"] for row in train] == ["a", "two\nlines", "d"]
     assert [(row["line"], row["reason"]) for row in rejects] == [
         (4, "other number of cells than the header"),
-        (5, "broken CSV"),
+        (5, BROKEN),
         (6, "prompt is not valid UTF-8"),
         (9, "completion is empty"),
     ]

@@ -190,6 +190,7 @@ def test_a_line_of_300_mb_is_passed_over_in_bounded_memory(tmp_path, suffix):
         "\ufeffprompt\tcompletion\r\na, b\tc\r\n",
         'prompt|completion\n"a, b"|"c"\n',
         'prompt,completion\n"a, b",c\n',
+        'prompt, completion \n"a, b",c\n',
     ],
 )
 def test_the_header_tells_the_delimiter(tmp_path, content):
@@ -197,6 +198,15 @@ def test_the_header_tells_the_delimiter(tmp_path, content):
     path.write_text(content, newline="")
     (record,) = records(path)
     assert record.fields == {"prompt": "a, b", "completion": "c"}
+
+
+def test_a_quotation_mark_within_a_cell_is_named_with_the_cure(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('text,n\n"a "b" c",1\nd,2\n')
+    broken, whole = records(path)
+    assert (broken.line, broken.fields) == (2, None)
+    assert broken.reason.startswith("broken CSV: a quotation mark inside a quoted cell")
+    assert whole.fields == {"text": "d", "n": "2"}
 
 
 def test_a_table_of_one_column_has_no_delimiter(tmp_path):
