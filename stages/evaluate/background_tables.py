@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from stages.core.config import EvaluateConfig
+from stages.core.personal_data import KINDS
 from stages.core.wording import number, percent
 from stages.evaluate.earlier import Benchmark, BenchmarkValue, Card, CardRow, alignment_tax
 from stages.evaluate.held_out import MAX_CONTEXT
@@ -15,7 +16,7 @@ from stages.evaluate.tables import NAMES, NOTHING, Cell, Table
 NUM_WORST_PAIRS = 5
 WORST_PAIR_COLUMNS = ("prompt", "chosen", "rejected", "score_chosen", "score_rejected")
 MAX_CHARACTERS = 300
-CHANGES = ("repaired", "email", "phone", "ip_address", "credit_card", "contradictory")
+CHANGES = ("repaired", "notices", *KINDS, "contradictory")
 """Of cleaning's counts, those that drop no record."""
 ONE_HOUR, ONE_MINUTE = 3600, 60
 
