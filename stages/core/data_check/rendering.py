@@ -1,6 +1,6 @@
 """A check's report on a terminal, in Markdown and in a log."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -12,6 +12,8 @@ from stages.core.markdown_text import escape
 from stages.core.wording import percent
 
 COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
+MOST_FILES = 20
+"""Listed one by one; a folder may have thousands."""
 VERDICTS = ("Fine.", "Findings to mend.", "Not usable.")
 
 
@@ -30,9 +32,28 @@ def _files(report: CheckReport) -> Table:
         files.add_column(name, justify="right", no_wrap=True)
     files.add_column("file", overflow="fold")
     files.add_column("holds", overflow="fold")
-    for file in report.files:
+    for file in _listed(report.files):
         files.add_row(f"{file.records:,}", f"{file.usable:,}", Text(file.path), _holds(file))
     return files
+
+
+def _listed(files: Sequence[FileSummary]) -> list[FileSummary]:
+    """At most ``MOST_FILES`` of the files, those with unusable records before others, and behind
+    them a line for the rest of each layout."""
+    if len(files) <= MOST_FILES:
+        return list(files)
+    ordered = sorted(files, key=lambda file: file.usable == file.records > 0)
+    listed, rest = ordered[:MOST_FILES], ordered[MOST_FILES:]
+    layouts = dict.fromkeys((file.kind, file.format) for file in rest)
+    for kind, name in layouts:
+        alike = [file for file in rest if (file.kind, file.format) == (kind, name)]
+        num_records, num_usable, num_bytes = (
+            sum(numbers)
+            for numbers in zip(*((f.records, f.usable, f.bytes) for f in alike), strict=True)
+        )
+        more = f"{len(alike):,} more files"
+        listed.append(FileSummary(more, kind, name, num_records, num_usable, num_bytes))
+    return listed
 
 
 def _findings(report: CheckReport) -> Table:
@@ -99,7 +120,7 @@ def markdown(report: CheckReport, title: str = "Check of the data") -> str:
     lines += ["| file | holds | records | usable |", "|---|---|---:|---:|"]
     lines += [
         f"| {escape(file.path)} | {escape(_holds(file))} | {file.records:,} | {file.usable:,} |"
-        for file in report.files
+        for file in _listed(report.files)
     ]
     for finding in report.findings:
         share = f" ({percent(finding.share)})" if finding.share is not None else ""

@@ -54,3 +54,14 @@ def test_the_log_has_one_line_a_finding(write):
         "check: note: sft: 3 (75\u00a0%) × Same prompt, other completion, first data.jsonl:2",
     ]
     assert log_lines(check_files([write([{"prompt": "a"}], "good.jsonl")])) == ["check: fine"]
+
+
+def test_of_many_files_the_faulty_ones_are_listed_and_the_others_counted(tmp_path):
+    for number in range(50):
+        (tmp_path / f"{number:02}.txt").write_text("A text.")
+    (tmp_path / "x.jsonl").write_text('{"text": "a"}\n{"text": ""}\n')
+    report = check_files([tmp_path], "documents")
+    lines = shown(report, 80).splitlines()
+    assert lines[1].split() == ["2", "1", "x.jsonl", "documents"]
+    assert lines[21].split() == ["31", "31", "31", "more", "files", "documents"]
+    assert "| 31 more files | documents | 31 | 31 |" in markdown(report)
