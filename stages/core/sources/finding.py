@@ -95,7 +95,7 @@ def _matches(path: str) -> list[Path]:
         place = root / Path(path).expanduser()
         found = [place] if place.exists() else sorted(_glob(place))
         files = [
-            file.resolve()
+            Path(os.path.realpath(file))  # unlike resolve, no error where links go in a circle
             for item in found
             for file in (_folder_files(item) if item.is_dir() else [item])
         ]

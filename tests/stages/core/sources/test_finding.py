@@ -79,3 +79,12 @@ def test_files_of_a_folder_that_are_passed_over_are_told(tmp_path):
     expected = f"{tmp_path}: 4 files of no known format are left out (.PDF, .pdf, .png, e)"
     assert left_out_remarks((str(tmp_path), str(tmp_path / "a.txt"))) == (expected,)
     assert check_files([tmp_path]).remarks == (f"{expected}.",)
+
+
+def test_links_in_a_circle_are_named(tmp_path):
+    one, other = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    one.symlink_to(other)
+    other.symlink_to(one)
+    for path in (one, tmp_path):
+        with pytest.raises(UserError, match=r"\.jsonl: Too many levels of symbolic links; mend"):
+            source_files((str(path),))
