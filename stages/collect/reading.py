@@ -23,6 +23,15 @@ FIRST_RECORDS = 20
 FIRST_CHARACTERS = 10_000_000
 """Fewer where they are large: they are in memory together."""
 
+CURES = {
+    "is not valid UTF-8": "convert the file to UTF-8: iconv -f CP1252 -t UTF-8, or from what it "
+    "is in",
+    "is not a string": 'write text there ("42", not 42)',
+    "is not a list": "where it is JSON within a string, parse it (json.loads)",
+    "completion does not end with an assistant's message": "take off what follows the last reply",
+}
+"""The end of a reason → how to have such records read."""
+
 
 @dataclass
 class FileCounts:
@@ -187,10 +196,9 @@ class Reader:
         setting = f"collect.{self.kind}"
         if reason.startswith("group column"):
             return f"name a column that all records have as {setting}.group_column, or none"
-        if reason.endswith("is not valid UTF-8"):
-            return "convert the file to UTF-8: iconv -f CP1252 -t UTF-8, or from what it is in"
-        if reason.endswith("is not a string"):
-            return 'write text there ("42", not 42)'
+        for end, cure in CURES.items():
+            if reason.endswith(end):
+                return cure
         if not reason.startswith("column"):
             return ""
         if known and not known.startswith("TRL"):

@@ -172,6 +172,8 @@ def test_too_many_rejects_name_the_commonest_reasons(tmp_path, collected):
         ("a.csv", "prompt,completion\nWhy?,Größe\n".encode("cp1252"), "iconv -f CP1252 -t UTF-8"),
         ("a.jsonl", b'{"prompt": "2 + 2?", "completion": 4}\n', r"write text there"),
         ("a.jsonl", b'{"prompt": "Why?", "completion": "So."},\n', "a comma follows the record"),
+        ("a.jsonl", b'{"messages": "[]"}\n', r"parse it \(json\.loads\)"),
+        ("a.jsonl", b'{"messages": [{"role": "user", "content": "Why?"}]}\n', "take off what"),
     ],
 )
 def test_usual_slips_are_refused_with_a_cure(tmp_path, collected, name, content, cure):
