@@ -7,7 +7,7 @@ import numpy
 import pytest
 import torch
 
-from stages.__main__ import _is_disk_full
+from stages.core.process import is_disk_full
 from stages.ppo.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -87,7 +87,7 @@ def test_a_full_disk_is_known_as_such_and_leaves_the_checkpoints_alone(tmp_path)
     with pytest.raises(OSError, match="No space left") as failure:
         save(tmp_path, 4)
     assert failure.value.errno == errno.ENOSPC
-    assert _is_disk_full(failure.value)
+    assert is_disk_full(failure.value)
     assert load_checkpoint(tmp_path)["update"] == 2
 
 
@@ -96,5 +96,5 @@ def test_a_full_disk_is_known_where_torch_writes_to_a_path(count):
     """As transformers lets it for its checkpoints; torch tells little and one bytes and many."""
     with pytest.raises(RuntimeError) as failure:
         torch.save(torch.zeros(count), "/dev/full")
-    assert _is_disk_full(failure.value)
-    assert not _is_disk_full(RuntimeError("shapes do not fit"))
+    assert is_disk_full(failure.value)
+    assert not is_disk_full(RuntimeError("shapes do not fit"))

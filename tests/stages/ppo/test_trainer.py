@@ -448,12 +448,13 @@ def test_after_a_reset_the_reference_is_the_policy(make_trainer, finetuning):
     ("changes", "rise"),
     [
         ({"lora": {"rank": 16, "alpha": 32}}, 0.05),
-        ({"finetuning": "full", "learning_rate": 2e-3}, 0.15),
+        ({"finetuning": "full", "learning_rate": 2e-3}, 0.08),
     ],
     ids=["lora", "full"],
 )
 def test_the_reward_rises(make_trainer, changes, rise):
-    # Of 192 replies the mean has a standard error of .008.
+    # Of 192 replies the mean has a standard error of .008. Over six seeds the score rises by .11 to
+    # .15 (LoRA) and .13 to .18; another processor rounds otherwise, which is like another seed.
     trainer = make_trainer(
         **{
             "total_episodes": 64 * 30,
