@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import tokenizers
 
 from stages.core.data_check import FINE, UNUSABLE, WITH_FINDINGS, check_files
 from stages.core.errors import UserError
@@ -232,7 +233,6 @@ def test_lengths_are_estimated_without_a_tokenizer(write, found):
 
 
 def test_lengths_and_special_tokens_of_a_tokenizer(write, found, tmp_path):
-    tokenizers = pytest.importorskip("tokenizers")
     words = tokenizers.Tokenizer(
         tokenizers.models.WordLevel({"[?]": 0, "yes": 1, "no": 2}, unk_token="[?]")
     )
