@@ -97,30 +97,6 @@ class EvaluationIndex:
         order = np.lexsort((numbers, hashes))
         return cls(n, tuple(sets), hashes[order], numbers[order], np.unique(starts))
 
-    def save(self, path: Path) -> None:
-        """Write a .npz file."""
-        with path.open("wb") as file:
-            np.savez(
-                file,
-                n=self.n,
-                names=np.array(self.names, np.str_),
-                hashes=self.hashes,
-                numbers=self.numbers,
-                starts=self.starts,
-            )
-
-    @classmethod
-    def load(cls, path: Path) -> "EvaluationIndex":
-        """Read what `save` wrote."""
-        with np.load(path) as arrays:
-            return cls(
-                int(arrays["n"]),
-                tuple(arrays["names"].tolist()),
-                arrays["hashes"],
-                arrays["numbers"],
-                arrays["starts"],
-            )
-
     def hits(self, words: Words) -> pl.DataFrame:
         """Which texts hold evidence of which set.
 
