@@ -18,7 +18,7 @@ CHECKPOINTS = "checkpoints"
 ArtifactKind = Literal[
     "source", "documents", "sft", "preferences", "prompts",
     "labelled", "personal_data", "tokenizer", "model", "adapter", "reward_model", "card",
-    "classifier", "history", "benchmarks", "report", "scorer",
+    "classifier", "history", "benchmarks", "report", "scorer", "pairs", "judgments",
 ]  # fmt: skip
 
 

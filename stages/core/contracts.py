@@ -198,3 +198,37 @@ class EvaluateOutputs(Frozen):
     """report.md, report.html, the plots and the tables behind them."""
 
     report: Artifact
+
+
+class SamplePairsInputs(Frozen):
+    """The models by name, the prompts (JSON Lines, one file or several), the reward models with the
+    model that they are adapters on, pairs that were asked about before, and gold pairs."""
+
+    models: dict[str, Artifact]
+    prompts: tuple[Artifact, ...]
+    base: Artifact | None = None
+    """The merged SFT model, where there is a reward model."""
+    reward_model: Artifact | None = None
+    guard_model: Artifact | None = None
+    known_pairs: Artifact | None = None
+    """A text file of pair ids, one a line."""
+    gold: tuple[Artifact, ...] = ()
+    """Preferences whose answer is beyond doubt."""
+
+
+class SamplePairsOutputs(Frozen):
+    """A folder with pairs.jsonl (``stages.core.feedback.pairs``), report.md and plots."""
+
+    pairs: Artifact
+
+
+class JudgePairsInputs(Frozen):
+    """Folders or files of pairs (``stages.core.feedback.pairs``)."""
+
+    pairs: tuple[Artifact, ...]
+
+
+class JudgePairsOutputs(Frozen):
+    """JSON Lines: pair_id, verdict, reason, and the judge's words in both orders."""
+
+    judgments: Artifact

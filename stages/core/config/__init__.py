@@ -26,6 +26,12 @@ from stages.core.config.evaluation import (
     SafetyConfig,
     Suite,
 )
+from stages.core.config.feedback import (
+    FeedbackSource,
+    JudgePairsConfig,
+    ReviewQueueConfig,
+    SamplePairsConfig,
+)
 from stages.core.config.models import (
     BaseModelConfig,
     ClassifierConfig,
@@ -63,11 +69,13 @@ __all__ = [
     "Compute",
     "DataSource",
     "EvaluateConfig",
+    "FeedbackSource",
     "Frozen",
     "GuardConfig",
     "GuardModelConfig",
     "HubSource",
     "JudgeConfig",
+    "JudgePairsConfig",
     "LoRAConfig",
     "PPOConfig",
     "PersonalDataKind",
@@ -75,6 +83,7 @@ __all__ = [
     "PolicyGate",
     "PretrainConfig",
     "QualityLimits",
+    "ReviewQueueConfig",
     "RewardModelCardConfig",
     "RewardModelConfig",
     "RewardModelGate",
@@ -82,6 +91,7 @@ __all__ = [
     "SFTConfig",
     "SQLSource",
     "SafetyConfig",
+    "SamplePairsConfig",
     "Source",
     "StageConfig",
     "Suite",

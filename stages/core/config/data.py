@@ -1,10 +1,11 @@
 """What is collected, and how it is cleaned."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
 from stages.core.config.base import Count, Frozen, Positive, PositiveInt, Share, StageConfig
+from stages.core.config.feedback import FeedbackSource
 from stages.core.config.sources import HubSource, S3Source, Source, SQLSource, UrlSource
 
 PersonalDataKind = Literal[
@@ -28,8 +29,9 @@ class DataSource(Frozen):
     """Queries to databases, asked in each run."""
     s3: tuple[S3Source, ...] = ()
     """Objects of S3-compatible storages, fetched once and again when they change."""
-    feedback: tuple[str, ...] = ()
-    """Comes with a later version; leave it empty."""
+    feedback: tuple[FeedbackSource, ...] = ()
+    """People's judgments, from review queues in MLflow, read in each run: for preferences, sft and
+    prompts."""
     held_out_paths: tuple[str, ...] = ()
     """The same for held-out data; none: a share of the training data is held out."""
     held_out_share: Share = 0.05
@@ -45,17 +47,10 @@ class DataSource(Frozen):
     max_held_out_records: Count = 0
     """The same for held-out records."""
 
-    @field_validator("feedback")
-    @classmethod
-    def _check_feedback(cls, feedback: tuple[str, ...]) -> tuple[str, ...]:
-        if feedback:
-            raise ValueError("feedback as a source comes with a later version; leave it empty")
-        return feedback
-
     @property
     def remote(self) -> tuple[Source, ...]:
         """What has to be fetched before it can be read."""
-        return (*self.urls, *self.hub, *self.sql, *self.s3)
+        return (*self.urls, *self.hub, *self.sql, *self.s3, *self.feedback)
 
     @property
     def is_given(self) -> bool:
@@ -80,6 +75,13 @@ class CollectConfig(StageConfig):
     """Text that the classifier learns from: columns text and label."""
     max_reject_share: Share = 0.05
     """Fail when a larger share of one kind's records is unusable."""
+
+    @model_validator(mode="after")
+    def _check_feedback(self) -> Self:
+        for kind in ("documents", "labelled"):
+            if getattr(self, kind).feedback:
+                raise ValueError(f"{kind}: judgments are no {kind}; give preferences.feedback")
+        return self
 
 
 class QualityLimits(Frozen):

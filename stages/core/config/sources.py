@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import StringConstraints, field_validator, model_validator
 
 from stages.core.config.base import Count, Frozen
+from stages.core.config.feedback import FeedbackSource
 from stages.core.errors import SECRET_PARAMETER
 
 VARIABLE = re.compile(r"\$(?:([A-Z_][A-Z0-9_]*)|\{([A-Z_][A-Z0-9_]*)\})")
@@ -138,7 +139,7 @@ class S3Source(Frozen):
         return _without_secrets(url)
 
 
-Source = UrlSource | HubSource | SQLSource | S3Source
+Source = UrlSource | HubSource | SQLSource | S3Source | FeedbackSource
 
 
 # ------------------------------------------------------------------------------------ helpers

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from stages.core.config import HubSource, S3Source, Source, SQLSource, UrlSource
+from stages.core.config import FeedbackSource, HubSource, S3Source, Source, SQLSource, UrlSource
 from stages.core.errors import without_passwords
 from stages.core.fetch.snapshots import Progress, Snapshot, locked
 
@@ -38,4 +38,6 @@ def fetch(source: Source, cache: Path, progress: Progress) -> Snapshot:
 
 def source_name(source: Source) -> str:
     """How messages call it."""
+    if isinstance(source, FeedbackSource):
+        return f"judgments in {source.experiment}"
     return source.name if isinstance(source, HubSource) else without_passwords(source.url)

@@ -95,6 +95,6 @@ def test_nothing_heavy_is_imported_before_it_is_needed():
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_feedback_comes_later():
-    with pytest.raises(ValidationError, match="comes with a later version"):
-        DataSource(feedback=("replies",))
+def test_judgments_are_no_documents():
+    with pytest.raises(ValidationError, match="judgments are no documents"):
+        CollectConfig(documents=DataSource(feedback=({"experiment": "feedback"},)))

@@ -1,0 +1,52 @@
+"""A pair of replies that somebody is asked to compare."""
+
+from typing import Literal
+
+from stages.core.artifacts import json_digest
+from stages.core.config import Frozen
+from stages.core.schemas import normalize
+
+Verdict = Literal["a", "b", "tie", "both_bad"]
+Purpose = Literal["chosen", "random", "gold", "imported"]
+
+PAIRS_FILE = "pairs.jsonl"
+"""In the artifact ``pairs``: one ``CandidatePair`` a line, in the order of asking."""
+
+
+class CandidatePair(Frozen):
+    """Two replies to one prompt, in the order in which they are shown."""
+
+    pair_id: str
+    """The same for the same prompt and replies, whichever stands first: see ``pair_id``."""
+    prompt: str | list[dict[str, str]]
+    """As in the data formats: text, or messages that end with a user's."""
+    reply_a: str
+    reply_b: str
+    model_a: str = ""
+    """Which model replied (champion, challenger, sft); never shown to a reviewer."""
+    model_b: str = ""
+    purpose: Purpose = "chosen"
+    """chosen: to learn from; random: for evaluation alone, never trained on; gold: the answer is
+    known, which tells how careful a reviewer is."""
+    expected: Verdict | None = None
+    """The known answer of a gold pair."""
+    margin: float | None = None
+    """Score of A minus score of B by the reward model, in standard deviations of its scores."""
+    disagreement: float | None = None
+    """By how much two reward models differ about that margin, in the same unit."""
+
+
+def pair_id(prompt: str | list[dict[str, str]], reply_a: str, reply_b: str) -> str:
+    """16 hexadecimal digits that name the pair, without regard to its sides."""
+    return json_digest({"prompt": prompt, "replies": sorted((reply_a, reply_b))})[:16]
+
+
+def is_reserved(prompt: str | list[dict[str, str]], share: float) -> bool:
+    """Whether a prompt belongs to the share whose pairs are for evaluation alone.
+
+    It follows from the prompt itself, letter case and white space aside: it holds in every round,
+    on every machine, so that no prompt is asked about for training first and for evaluation later.
+    A larger share only adds prompts.
+    """
+    text = prompt if isinstance(prompt, str) else "\n".join(turn["content"] for turn in prompt)
+    return int(json_digest(normalize(text))[:8], 16) < share * 16**8
