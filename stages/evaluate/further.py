@@ -9,13 +9,13 @@ from pathlib import Path
 from stages.core.config import Compute, EvaluateConfig
 from stages.core.contracts import EvaluateInputs
 from stages.core.errors import UserError
+from stages.core.judge import Judgements, judge
 from stages.core.models import pick_device
 from stages.core.sequence_classifier import SequenceClassifier, load_sequence_classifier
 from stages.core.wording import percent
 from stages.evaluate import safety
 from stages.evaluate.answers import Progress
 from stages.evaluate.attempts import attempt
-from stages.evaluate.judge import Judgements, judge
 from stages.evaluate.measurements import CHAMPION, Judged, Measure, Missing, Total
 from stages.evaluate.task import HELD_OUT, REFUSAL, TOXICITY, Task
 

@@ -16,12 +16,12 @@ from stages.core.artifacts import Artifact, make_artifact
 from stages.core.config import Compute, EvaluateConfig, LoRAConfig
 from stages.core.contracts import EvaluateInputs
 from stages.core.errors import UserError
+from stages.core.judge import Judgements, chat_endpoint
 from stages.core.models import load_model, load_tokenizer, peft_config, save_adapter, save_model
 from stages.core.personal_data import digest, find
 from stages.core.schemas import write_jsonl
-from stages.evaluate import chat_endpoint, run
+from stages.evaluate import run
 from stages.evaluate.further import _judged
-from stages.evaluate.judge import Judgements
 
 pytestmark = pytest.mark.slow
 

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from stages.core.config import JudgeConfig
 from stages.core.errors import UserError
-from stages.evaluate import chat_endpoint
-from stages.evaluate.chat_request import address
-from stages.evaluate.judge import NO_VERDICT, judge, parse_verdict, question
+from stages.core.judge import chat_endpoint
+from stages.core.judge.chat_request import address
+from stages.core.judge.pairwise import NO_VERDICT, judge, parse_verdict, question
 
 KEY = "sk-test-51fd7a"
 PROMPTS = [f"What is {number} + 1?" for number in range(6)]
@@ -436,7 +436,7 @@ def test_a_key_that_cannot_be_one_is_refused_without_showing_it(tmp_path, monkey
 
 @pytest.mark.parametrize("url", ["", "localhost:8000/v1", "ftp://host/v1", "http://", "http://["])
 def test_an_address_that_is_none_is_refused(tmp_path, url):
-    with pytest.raises(UserError, match=r"evaluate.judge.url = .* such as http"):
+    with pytest.raises(UserError, match=r"^judge.url = .* such as http"):
         ask(url, tmp_path)
 
 

@@ -72,11 +72,11 @@ def check_endpoint(config: JudgeConfig) -> None:
         is_address = False
     if not is_address:
         raise UserError(
-            f"evaluate.judge.url = {without_passwords(config.url)!r}: give the endpoint's address, "
+            f"judge.url = {without_passwords(config.url)!r}: give the endpoint's address, "
             "such as http://localhost:8000/v1"
         )
     if not config.model.strip():
-        raise UserError("evaluate.judge.model: give the model's name at the endpoint")
+        raise UserError("judge.model: give the model's name at the endpoint")
     # The errors of the HTTP library would show such a key.
     if not (_key().isascii() and _key().isprintable()):
         raise UserError(f"{KEY_VARIABLE}: it holds characters that no key has; set it again")

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from stages.core.chat import Prompt, prompt_text
 from stages.core.config import JudgeConfig
-from stages.evaluate.chat_endpoint import NoAnswer, ask_all
-from stages.evaluate.chat_request import Answer, Messages
+from stages.core.judge.chat_endpoint import NoAnswer, ask_all
+from stages.core.judge.chat_request import Answer, Messages
 
 VERDICTS = {"[[A]]": 1.0, "[[TIE]]": 0.5, "[[B]]": 0.0}
 """The answer's last line, and the outcome for reply A."""

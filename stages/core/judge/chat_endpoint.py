@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import httpx
 
 from stages.core.config import JudgeConfig
-from stages.evaluate.chat_request import (
+from stages.core.judge.chat_request import (
     OPTIONAL,
     AgainError,
     Answer,
