@@ -1,10 +1,15 @@
 """A pair of replies that somebody is asked to compare."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
+
+from pydantic import ValidationError
 
 from stages.core.artifacts import json_digest
 from stages.core.config import Frozen
-from stages.core.schemas import normalize
+from stages.core.errors import UserError
+from stages.core.schemas import normalize, read_jsonl, write_jsonl
 
 Verdict = Literal["a", "b", "tie", "both_bad"]
 Purpose = Literal["chosen", "random", "gold", "imported"]
@@ -50,3 +55,28 @@ def is_reserved(prompt: str | list[dict[str, str]], share: float) -> bool:
     """
     text = prompt if isinstance(prompt, str) else "\n".join(turn["content"] for turn in prompt)
     return int(json_digest(normalize(text))[:8], 16) < share * 16**8
+
+
+def write_pairs(path: Path, pairs: Sequence[CandidatePair]) -> None:
+    """Write one pair a line."""
+    write_jsonl(path, (pair.model_dump() for pair in pairs))
+
+
+def read_pairs(path: Path) -> list[CandidatePair]:
+    """The pairs of a file, or of the file ``PAIRS_FILE`` in a folder.
+
+    Raises:
+        UserError: there is no such file, or a line is no pair.
+    """
+    file = path / PAIRS_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{file}: no such file; name one with pairs, as sample-pairs writes it")
+    pairs = []
+    for number, row in enumerate(read_jsonl(file), 1):
+        try:
+            pairs.append(CandidatePair.model_validate(row))
+        except ValidationError as error:
+            place = ".".join(map(str, error.errors()[0]["loc"]))
+            reason = error.errors()[0]["msg"].lower()
+            raise UserError(f"{file}:{number}: no pair: {place}: {reason}") from None
+    return pairs

@@ -1,6 +1,16 @@
 """What names a pair, and which prompts are set apart."""
 
-from stages.core.feedback.pairs import is_reserved, pair_id
+import pytest
+
+from stages.core.errors import UserError
+from stages.core.feedback.pairs import (
+    PAIRS_FILE,
+    CandidatePair,
+    is_reserved,
+    pair_id,
+    read_pairs,
+    write_pairs,
+)
 
 MESSAGES = [{"role": "user", "content": "Who runs the bakery?"}]
 
@@ -24,3 +34,23 @@ def test_case_space_and_the_shape_of_a_prompt_do_not_move_it():
     share = 0.5
     for prompt in ("Who runs the bakery?", " who RUNS  the bakery?\n", MESSAGES):
         assert is_reserved(prompt, share) == is_reserved("Who runs the bakery?", share)
+
+
+def test_pairs_are_read_as_they_were_written_from_the_file_or_its_folder(tmp_path):
+    pairs = [
+        CandidatePair(pair_id="1", prompt="Größe?", reply_a="木", reply_b="", purpose="gold"),
+        CandidatePair(pair_id="2", prompt=MESSAGES, reply_a="Ada", reply_b="Bea", margin=-0.5),
+    ]
+    write_pairs(tmp_path / PAIRS_FILE, pairs)
+    assert read_pairs(tmp_path) == read_pairs(tmp_path / PAIRS_FILE) == pairs
+
+
+def test_what_is_no_pair_is_named_with_its_line(tmp_path):
+    with pytest.raises(UserError, match=r"pairs.jsonl: no such file; name one"):
+        read_pairs(tmp_path)
+    file = tmp_path / PAIRS_FILE
+    write_pairs(file, [CandidatePair(pair_id="1", prompt="q", reply_a="a", reply_b="b")])
+    with file.open("a") as more:
+        more.write('{"pair_id": "2", "prompt": "q", "reply_a": "a"}\n')
+    with pytest.raises(UserError, match=r"pairs.jsonl:2: no pair: reply_b: field required$"):
+        read_pairs(file)
