@@ -4,11 +4,15 @@ The variables are set before the libraries that read them are imported, which is
 import and not in a fixture. Processes that tests start inherit them.
 """
 
+import json
 import os
+import re
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -76,3 +80,57 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("no ../shared beside the repository: real data and models are not there")
     return folder
+
+
+class JudgeServer:
+    """A chat endpoint that judges: of two replies it prefers the one that begins with GOOD."""
+
+    REPLY = re.compile(r"=== reply ([AB]) (\w+) ===\n(.*?)\n=== end of reply \1 \2 ===", re.DOTALL)
+
+    def __init__(self) -> None:
+        self.answer: Callable[[str, str], str] = self.fair
+        """What it writes about two replies, in the order in which they are shown."""
+        self.status = 200
+        self.questions: list[tuple[str, str]] = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                content = server.reply(body["messages"][-1]["content"]).encode()
+                self.send_response(server.status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+
+    def reply(self, question: str) -> str:
+        first, second = (text for _, _, text in self.REPLY.findall(question))
+        self.questions.append((first, second))
+        message = {"role": "assistant", "content": self.answer(first, second)}
+        usage = {"prompt_tokens": 100, "completion_tokens": 10}
+        return json.dumps({"choices": [{"message": message}], "usage": usage})
+
+    @staticmethod
+    def fair(first: str, second: str) -> str:
+        goods = [text.startswith("GOOD") for text in (first, second)]
+        verdict = "TIE" if goods[0] == goods[1] else "A" if goods[0] else "B"
+        return f"I looked at both.\n[[{verdict}]]"
+
+
+@pytest.fixture
+def judge_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
+    """A server that plays the judge, with the questions that it was asked."""
+    monkeypatch.setenv("RLHF_JUDGE_API_KEY", "sk-test")
+    server = JudgeServer()
+    thread = threading.Thread(target=server.http.serve_forever, args=(0.02,))
+    thread.start()
+    yield server
+    server.http.shutdown()
+    thread.join()
+    server.http.server_close()

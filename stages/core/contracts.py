@@ -229,6 +229,7 @@ class JudgePairsInputs(Frozen):
 
 
 class JudgePairsOutputs(Frozen):
-    """JSON Lines: pair_id, verdict, reason, and the judge's words in both orders."""
+    """JSON Lines: pair_id, verdict, reason, and answers: the judge's words in both orders. A pair
+    that got no verdict has no line."""
 
     judgments: Artifact

@@ -108,6 +108,6 @@ class JudgePairsConfig(StageConfig):
     tie."""
 
     stage: ClassVar[str] = "judge_pairs"
-    judge: JudgeConfig = JudgeConfig()
+    judge: JudgeConfig = JudgeConfig(num_prompts=1000)
     seed: Count = 0
     """Seed of which pairs are judged, where there are more than judge.num_prompts."""
