@@ -3,12 +3,13 @@
 One parent run a pipeline run, one nested run a stage. ``pipeline_runs`` is the flow's side and
 ``stage_runs`` that of a stage's process; ``registry`` holds the model versions, and
 ``earlier_results`` finds and fetches what other runs, on other machines too, have finished;
-``references`` says which results are still needed.
+``references`` says which results are still needed, ``lineage`` what learned from which judgments.
 ``client`` must be imported first: it makes the import of mlflow lazy.
 """
 
 from stages.core.tracking.client import address, git_commit, set_up
 from stages.core.tracking.earlier_results import EarlierRun, earlier_run, fetch
+from stages.core.tracking.lineage import Learned, experiment_page, last_learned, run_tags
 from stages.core.tracking.pipeline_runs import (
     end_abandoned_runs,
     end_pipeline_run,
@@ -56,6 +57,7 @@ __all__ = [
     "POLICY",
     "Champion",
     "EarlierRun",
+    "Learned",
     "References",
     "address",
     "champion",
@@ -63,10 +65,12 @@ __all__ = [
     "end_abandoned_runs",
     "end_pipeline_run",
     "end_suspended_runs",
+    "experiment_page",
     "fetch",
     "git_commit",
     "has_begun_here",
     "is_stored",
+    "last_learned",
     "leave_as_challenger",
     "log_figure",
     "log_metrics",
@@ -82,6 +86,7 @@ __all__ = [
     "restart_metrics",
     "rollback",
     "run_page",
+    "run_tags",
     "set_up",
     "stage_run",
     "start_pipeline_run",

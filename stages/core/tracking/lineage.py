@@ -1,0 +1,96 @@
+"""From a judgment to the models that learned from it: the tags that say so, and what is new since.
+
+| tag | on | what it says |
+|---|---|---|
+| ``feedback_snapshot`` | run, version | digests of the snapshots of preferences, joined by commas |
+| ``feedback_judgments`` | run, version | how many judgments they hold |
+| ``feedback_annotators`` | run, version | how many people and models gave them |
+| ``feedback_until`` | run, version | what was judged before this time was read: ISO 8601, UTC |
+| ``feedback_experiments`` | run, version | a JSON list: the experiments whose queues were read |
+| ``started_from`` | run | the run whose SFT model a retraining started from |
+| ``started_from_version`` | run | the version of the policy that this run had made |
+| ``rlhf.used_in_run`` | trace of a pair | the last pipeline run that learned from its judgment |
+| ``rlhf.used_in_version`` | trace of a pair | the version of ``rlhf-policy`` that this run made |
+
+A run here is a pipeline run, a version one of ``rlhf-policy``.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from stages.core.tracking.client import PatientClient
+
+FEEDBACK_SNAPSHOT = "feedback_snapshot"
+FEEDBACK_JUDGMENTS = "feedback_judgments"
+FEEDBACK_ANNOTATORS = "feedback_annotators"
+FEEDBACK_UNTIL = "feedback_until"
+FEEDBACK_EXPERIMENTS = "feedback_experiments"
+STARTED_FROM = "started_from"
+STARTED_FROM_VERSION = "started_from_version"
+USED_IN_RUN = "rlhf.used_in_run"
+USED_IN_VERSION = "rlhf.used_in_version"
+POLICY_VERSION = "policy_version"
+"""Tag of a pipeline run: the version of ``rlhf-policy`` that its policy became."""
+MAX_RUNS = 1000
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A finished pipeline run whose policy learned from judgments."""
+
+    run_id: str
+    name: str
+    pipeline: str
+    """Its MLflow experiment, which is called as the profile."""
+    until: datetime
+    """It has read what was judged before this time."""
+    version: str
+    """Of ``rlhf-policy``."""
+
+
+def last_learned(feedback: str, pipeline: str = "") -> Learned | None:
+    """The finished run that has read the judgments of the experiment ``feedback`` up to the latest
+    time; None where none has.
+
+    Args:
+        pipeline: only runs of this experiment; empty: of any.
+    """
+    client = PatientClient()
+    names = {item.experiment_id: item.name for item in client.search_experiments()}
+    ids = [number for number, name in names.items() if pipeline in ("", name)]
+    if not ids:
+        return None
+    wanted = (
+        "attributes.status = 'FINISHED' and tags.mlflow.parentRunId IS NULL"
+        f" and tags.{FEEDBACK_UNTIL} IS NOT NULL and tags.{POLICY_VERSION} IS NOT NULL"
+    )
+    newest = ["attributes.start_time DESC"]
+    runs = client.search_runs(ids, wanted, max_results=MAX_RUNS, order_by=newest)
+    learned = [
+        Learned(
+            run_id=run.info.run_id,
+            name=run.info.run_name,
+            pipeline=names[run.info.experiment_id],
+            until=datetime.fromisoformat(run.data.tags[FEEDBACK_UNTIL]).astimezone(UTC),
+            version=run.data.tags[POLICY_VERSION],
+        )
+        for run in runs
+        if feedback in json.loads(run.data.tags.get(FEEDBACK_EXPERIMENTS, "[]"))
+    ]
+    return max(learned, key=lambda run: run.until, default=None)
+
+
+def run_tags(run_id: str) -> Mapping[str, str]:
+    """The tags of a run."""
+    return dict(PatientClient().get_run(run_id).data.tags)
+
+
+def experiment_page(name: str, part: str = "runs") -> str:
+    """Path of an experiment's page below the address of the MLflow UI; empty where there is no
+    such experiment."""
+    experiment = PatientClient().get_experiment_by_name(name)
+    if experiment is None or experiment.lifecycle_stage == "deleted":
+        return ""
+    return f"/#/experiments/{experiment.experiment_id}/{part}"
