@@ -196,7 +196,9 @@ def without_password(url: str) -> str:
 
 
 @contextlib.contextmanager
-def prefect_client(api_url: str) -> Iterator[httpx.Client]:
+def prefect_client(
+    api_url: str, timeout_seconds: float = TIMEOUT_SECONDS
+) -> Iterator[httpx.Client]:
     """A client for calls to the Prefect API, with password and the token against forged requests.
 
     Raises:
@@ -210,6 +212,7 @@ def prefect_client(api_url: str) -> Iterator[httpx.Client]:
     with _client(
         api_url, headers, "PREFECT_API_SSL_CERT_FILE", "PREFECT_API_TLS_INSECURE_SKIP_VERIFY"
     ) as client:
+        client.timeout = httpx.Timeout(timeout_seconds)
         name = str(uuid.uuid4())
         answer = client.get("/csrf-token", params={"client": name})
         if answer.is_success:  # else the server does not ask for one, or refuses the password

@@ -20,7 +20,15 @@ from typing import Any
 
 from rich.console import Console
 
-from flows import access, benchmark_command, check_command, plan, progress, servers
+from flows import (
+    access,
+    benchmark_command,
+    check_command,
+    plan,
+    progress,
+    servers,
+    status_command,
+)
 from flows.benchmark_command import whole_number
 from flows.environment import prefect_folder, prepare
 from flows.profiles import PROFILES, merged, override, profile
@@ -54,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             up(console, options.host, options.prefect_port, options.mlflow_port)
         elif options.command == "gc":
             _clean_up(options, console)
+        elif options.command == "status":
+            _standing()
+            status_command.status(options, console)
         elif options.command == "rollback":
             _roll_back(console)
         elif options.command == "evaluate":
@@ -225,6 +236,7 @@ def parser() -> argparse.ArgumentParser:
     for name, default in (("prefect", servers.PREFECT_PORT), ("mlflow", servers.MLFLOW_PORT)):
         help_port = f"{default}, or a free one where that is in use"
         up.add_argument(f"--{name}-port", type=_port, default=0, metavar="PORT", help=help_port)
+    status_command.add_parser(commands)
     commands.add_parser("rollback", help="make the previous champion champion again")
     commands.add_parser("doctor", help="look for what would stop a run, and say how to mend it")
     help_deploy = "bring work pools and deployments to the Prefect server"

@@ -3,13 +3,15 @@
 One parent run a pipeline run, one nested run a stage. ``pipeline_runs`` is the flow's side and
 ``stage_runs`` that of a stage's process; ``registry`` holds the model versions, and
 ``earlier_results`` finds and fetches what other runs, on other machines too, have finished;
-``references`` says which results are still needed, ``lineage`` what learned from which judgments.
+``references`` says which results are still needed, ``lineage`` what learned from which judgments,
+``overview`` what ``rlhf status`` shows.
 ``client`` must be imported first: it makes the import of mlflow lazy.
 """
 
-from stages.core.tracking.client import address, git_commit, set_up
+from stages.core.tracking.client import address, git_commit, impatiently, set_up
 from stages.core.tracking.earlier_results import EarlierRun, earlier_run, fetch
 from stages.core.tracking.lineage import Learned, experiment_page, last_learned, run_tags
+from stages.core.tracking.overview import RunLine, VersionLine, last_runs, policy_versions
 from stages.core.tracking.pipeline_runs import (
     end_abandoned_runs,
     end_pipeline_run,
@@ -59,6 +61,8 @@ __all__ = [
     "EarlierRun",
     "Learned",
     "References",
+    "RunLine",
+    "VersionLine",
     "address",
     "champion",
     "earlier_run",
@@ -69,8 +73,10 @@ __all__ = [
     "fetch",
     "git_commit",
     "has_begun_here",
+    "impatiently",
     "is_stored",
     "last_learned",
+    "last_runs",
     "leave_as_challenger",
     "log_figure",
     "log_metrics",
@@ -79,6 +85,7 @@ __all__ = [
     "log_reused",
     "log_table",
     "made_in",
+    "policy_versions",
     "promote",
     "read_references",
     "register_policy",

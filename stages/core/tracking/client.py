@@ -1,5 +1,6 @@
 """The connection to MLflow, which waits while the server is away, and what all runs carry."""
 
+import contextlib
 import functools
 import importlib.util
 import logging
@@ -7,7 +8,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,7 +26,7 @@ import psutil
 import requests
 
 from stages.core.artifacts import data_root
-from stages.core.errors import without_passwords
+from stages.core.errors import UserError, without_passwords
 from stages.core.machine import machine
 from stages.core.tracking.artifact_store import LOCATION, choose_way
 
@@ -46,6 +48,7 @@ PASSING_SIGNS = ("failed with exception", "timeout exception", "database is lock
 PASSING_CODES = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
 
 Result = TypeVar("Result")
+_is_patient: ContextVar[bool] = ContextVar("is_patient", default=True)
 log = logging.getLogger(__name__)
 
 
@@ -82,13 +85,31 @@ def patiently(call: Callable[..., Result], *arguments: Any, **named: Any) -> Res
             return call(*arguments, **named)
         except Exception as error:
             now = time.monotonic()
-            if not _may_pass(error) or now - began > PATIENCE_SECONDS:
+            is_over = now - began > PATIENCE_SECONDS or not _is_patient.get()
+            if is_over or not _may_pass(error):
                 raise
             if now >= next_warning:
                 # The prefix lets the terminal show it, too (stages.core.launch).
                 log.warning("warning: MLflow does not answer, waiting for it: %s", _cause(error))
                 next_warning = now + SECONDS_BETWEEN_WARNINGS
         time.sleep(SECONDS_BETWEEN_TRIES)
+
+
+@contextlib.contextmanager
+def impatiently() -> Iterator[None]:
+    """Within the block no call waits for a server that is away: somebody sits at the terminal.
+
+    Raises:
+        UserError: MLflow cannot be read.
+    """
+    token = _is_patient.set(False)
+    try:
+        yield
+    except (mlflow.exceptions.MlflowException, requests.exceptions.RequestException) as error:
+        reason = " ".join(without_passwords(str(error)).split())[:300]
+        raise UserError(f"MLflow ({address()}) does not do what is asked: {reason}") from None
+    finally:
+        _is_patient.reset(token)
 
 
 class PatientClient:

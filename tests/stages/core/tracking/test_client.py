@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
+from stages.core.errors import UserError
 from stages.core.tracking import client as tracking_client
 from stages.core.tracking.client import PatientClient, mlflow, patiently
 
@@ -74,6 +75,16 @@ def test_patience_ends(quick, monkeypatch):
     monkeypatch.setattr(tracking_client, "PATIENCE_SECONDS", -1.0)
     with pytest.raises(requests.exceptions.ConnectionError):
         patiently(raiser(requests.exceptions.ConnectionError("refused")))
+
+
+def test_an_impatient_block_gives_up_at_once_in_one_line(quick, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@tracking.example")
+    away = raiser(requests.exceptions.ConnectionError("refused\n"))
+    with pytest.raises(UserError) as raised, tracking_client.impatiently():
+        patiently(away)
+    assert "secret" not in str(raised.value)
+    assert str(raised.value).endswith("tracking.example) does not do what is asked: refused")
+    assert patiently(away) == 2
 
 
 def test_the_password_of_the_address_is_not_in_the_warning(quick, monkeypatch, caplog):
