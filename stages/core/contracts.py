@@ -109,13 +109,15 @@ class GuardModelInputs(RewardModelInputs):
 
 
 class RewardModelCardInputs(Frozen):
-    """The reward model on its SFT model, the held-out pairs, and the guard model where there is
-    one."""
+    """The reward model on its SFT model, the held-out pairs, the guard model where there is one,
+    and the reward model to compare with: the champion's."""
 
     model: Artifact
     reward_model: Artifact
     preferences: Artifact
     guard_model: Artifact | None = None
+    # Left out where there is none, so that the keys of results without one stay as they were.
+    previous: Artifact | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class RewardModelCardOutputs(Frozen):

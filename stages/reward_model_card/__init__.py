@@ -13,6 +13,7 @@ from stages.core.reward_model_gate import reward_model_refusals
 from stages.reward_model_card import plots
 from stages.reward_model_card.card import Card, as_json, as_markdown
 from stages.reward_model_card.figures import flat_metrics, headline, notes
+from stages.reward_model_card.origins import by_origin, origin_metrics, origin_tables
 from stages.reward_model_card.pairs import judge
 from stages.reward_model_card.tables import tables, worst_pairs
 
@@ -29,12 +30,13 @@ def run(
     """
     judged = judge(config, inputs, compute)
     rows = headline(judged, num_samples=config.num_bootstrap_samples, seed=config.seed)
-    metrics = flat_metrics(judged, rows)
+    origins = by_origin(judged, num_samples=config.num_bootstrap_samples, seed=config.seed)
+    metrics = flat_metrics(judged, rows) | origin_metrics(origins)
     drawn = list(plots.draw(judged, rows))
     card = Card(
         num_pairs=judged.num_pairs,
         rows=rows,
-        tables=tables(judged),
+        tables=[*origin_tables(origins), *tables(judged)],
         plots=[plot.about for plot in drawn],
         worst_pairs=worst_pairs(judged, config.num_worst_pairs),
         notes=notes(judged, config),

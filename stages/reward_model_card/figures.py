@@ -57,11 +57,12 @@ def headline(judged: Judged, *, num_samples: int, seed: int) -> list[Row]:
     model = outcomes(judged.scores.margin)
     return [
         _row(
-            _share(model, draw),
+            clustered_share(model, draw),
             "reward_model_accuracy",
             "Accuracy",
             "pairs whose preferred reply scores higher, ties counted half",
         ),
+        *_previous(judged, model, draw),
         *_baselines(judged, model, draw),
         *_lengths(judged, model, draw),
         *_calibration(judged, model, draw),
@@ -93,6 +94,13 @@ def outcomes(margins: Floats) -> Floats:
     """1 where a judge prefers the side that people preferred, 0 where the other, one half for a
     tie; shape (N,)."""
     return win_outcomes(margins, np.zeros_like(margins))
+
+
+def clustered_share(outcomes: Floats, draw: Draw) -> Estimate:
+    """Wilson's interval, or the bootstrap's over prompts where that reaches further: pairs of one
+    prompt tell less than as many pairs of different ones."""
+    wilson, clustered = share(outcomes), bootstrap_mean(outcomes, **draw)
+    return Estimate(wilson.value, min(wilson.low, clustered.low), max(wilson.high, clustered.high))
 
 
 def confidences(judged: Judged) -> tuple[Floats, Floats]:
@@ -162,6 +170,8 @@ def notes(judged: Judged, config: RewardModelCardConfig) -> list[str]:
             "The reward model gives both replies of every pair the same score: no correlation "
             "with the length."
         )
+    if judged.why_no_previous:
+        found.append(f"No comparison with the champion's reward model: {judged.why_no_previous}.")
     if judged.guard is None:
         found.append(
             "No agreement with a guard model: the chain has none (clean.guard_share is 0)."
@@ -172,24 +182,37 @@ def notes(judged: Judged, config: RewardModelCardConfig) -> list[str]:
 # ------------------------------------------------------------------------------------ helpers
 
 
-def _share(outcomes: Floats, draw: Draw) -> Estimate:
-    """Wilson's interval, or the bootstrap's over prompts where that reaches further: pairs of one
-    prompt tell less than as many pairs of different ones."""
-    wilson, clustered = share(outcomes), bootstrap_mean(outcomes, **draw)
-    return Estimate(wilson.value, min(wilson.low, clustered.low), max(wilson.high, clustered.high))
-
-
 def _row(
     estimate: Estimate, name: str, label: str, explanation: str, *, is_share: bool = True
 ) -> Row:
     return Row(name, label, explanation, *estimate, is_share)
 
 
+def _previous(judged: Judged, model: Floats, draw: Draw) -> list[Row]:
+    if judged.previous is None:
+        return []
+    previous = outcomes(judged.previous.margin)
+    return [
+        _row(
+            clustered_share(previous, draw),
+            "previous_accuracy",
+            "Champion's accuracy",
+            "the reward model of the present champion, on the same SFT model",
+        ),
+        _row(
+            paired_difference(model, previous, **draw),
+            "reward_model_minus_previous",
+            "Reward model − champion's",
+            "on the same pairs",
+        ),
+    ]
+
+
 def _baselines(judged: Judged, model: Floats, draw: Draw) -> list[Row]:
     longer = outcomes(judged.lengths.margin)
     rows = [
         _row(
-            _share(longer, draw),
+            clustered_share(longer, draw),
             "length_baseline_accuracy",
             "Longer reply wins",
             "accuracy of always preferring the longer reply, ties counted half",
@@ -207,7 +230,7 @@ def _baselines(judged: Judged, model: Floats, draw: Draw) -> list[Row]:
     return [
         *rows,
         _row(
-            _share(words, draw),
+            clustered_share(words, draw),
             "bag_of_words_accuracy",
             "Bag of words",
             "accuracy of a logistic regression that sees which words the replies hold",
@@ -299,7 +322,7 @@ def _guard(judged: Judged, model: Floats, draw: Draw) -> list[Row]:
     by_chance = first * second + (1 - first) * (1 - second)
     return [
         _row(
-            _share(guard, draw),
+            clustered_share(guard, draw),
             "guard_model_accuracy",
             "Guard model's accuracy",
             "a second reward model, from other pairs and another seed",
@@ -311,7 +334,7 @@ def _guard(judged: Judged, model: Floats, draw: Draw) -> list[Row]:
             "on the same pairs",
         ),
         _row(
-            _share(1 - np.abs(model - guard), draw),
+            clustered_share(1 - np.abs(model - guard), draw),
             "guard_agreement",
             "Agreement with the guard model",
             "pairs that both rank alike, a tie of one counted half; if they erred independently "

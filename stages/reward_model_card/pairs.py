@@ -57,6 +57,10 @@ class Judged:
     """Of the reward model, raw."""
     guard: Sides | None
     """Of the guard model, raw; none where the chain has none."""
+    previous: Sides | None
+    """Of the champion's reward model, raw; none where there is nothing to compare with."""
+    why_no_previous: str
+    """Why the champion's is left out though there is one; else empty."""
     words: Floats | None
     """Log-odds of the bag of words that people prefer the chosen side, shape (N,)."""
     num_training_pairs: int
@@ -104,6 +108,7 @@ def judge(config: RewardModelCardConfig, inputs: RewardModelCardInputs, compute:
             f"all {len(everything)} held-out pairs are longer than the reward model's {max_length} "
             "tokens; raise reward_model.max_length or hold out shorter pairs"
         )
+    previous, why_no_previous = _previous(inputs, compute, rows)
     words, num_training_pairs = _words(data / "train.jsonl", rows, config.seed)
     return Judged(
         prompts=[row["prompt"] for row in rows],
@@ -115,6 +120,8 @@ def judge(config: RewardModelCardConfig, inputs: RewardModelCardInputs, compute:
         guard=_scores(inputs.guard_model.locate(), base, compute, rows, "guard model")
         if inputs.guard_model
         else None,
+        previous=previous,
+        why_no_previous=why_no_previous,
         words=words,
         num_training_pairs=num_training_pairs,
         max_length=max_length,
@@ -133,6 +140,22 @@ def _scores(
     del model
     gc.collect()  # before the next one is loaded
     return sides
+
+
+def _previous(
+    inputs: RewardModelCardInputs, compute: Compute, rows: Sequence[dict[str, Any]]
+) -> tuple[Sides | None, str]:
+    """The champion's scores, or why there are none. A comparison that fails costs the card
+    nothing else."""
+    if inputs.previous is None:
+        return None, ""
+    folder = inputs.previous.locate()
+    try:
+        if read_manifest(folder).base_digest != inputs.model.digest:
+            return None, "it belongs to another SFT model"
+        return _scores(folder, inputs.model.locate(), compute, rows, "previous reward model"), ""
+    except UserError as error:
+        return None, str(error)
 
 
 def _side_scores(

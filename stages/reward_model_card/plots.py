@@ -31,6 +31,7 @@ LENGTH_LABEL = "length of chosen − length of rejected (tokens)"
 JUDGES = {
     "reward_model_accuracy": ("reward model", "o", MODEL),
     "length_controlled_accuracy": ("reward model,\nlength-controlled", "o", MODEL),
+    "previous_accuracy": ("champion's\nreward model", "v", MODEL),
     "guard_model_accuracy": ("guard model", "D", CHOSEN),
     "bag_of_words_accuracy": ("bag of words", "s", OTHER),
     "length_baseline_accuracy": ("longer reply", "^", OTHER),

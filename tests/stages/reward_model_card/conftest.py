@@ -21,6 +21,8 @@ def _make_judged(margins: Sequence[float], **changes: Any) -> Judged:
         "lengths": Sides(np.full(count, 9.0), np.full(count, 9.0)),
         "scores": Sides(rejected + margins, rejected),
         "guard": None,
+        "previous": None,
+        "why_no_previous": "",
         "words": None,
         "num_training_pairs": 100,
         "max_length": 128,

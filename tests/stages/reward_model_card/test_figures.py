@@ -80,6 +80,18 @@ def test_agreement_with_the_guard_model(make_judged: MakeJudged) -> None:
     assert "43.8 %" in rows["guard_agreement"].explanation
 
 
+def test_the_champions_accuracy_is_of_the_same_pairs(make_judged: MakeJudged) -> None:
+    previous = Sides(np.array([1.0, -1.0, -2.0, 0.0]), np.zeros(4))
+    rows = rows_of(make_judged([1.0, 2.0, 3.0, -1.0], previous=previous))
+    assert rows["previous_accuracy"].value == 1.5 / 4
+    assert rows["reward_model_minus_previous"].value == (3 - 1.5) / 4
+    left_out = make_judged([1.0], why_no_previous="it belongs to another SFT model")
+    assert "previous_accuracy" not in rows_of(left_out)
+    assert "No comparison with the champion's reward model: it belongs to another SFT model." in (
+        notes(left_out, RewardModelCardConfig())
+    )
+
+
 def test_pairs_of_one_prompt_widen_the_interval(make_judged: MakeJudged) -> None:
     margins = [1.0] * 20 + [-1.0] * 10
     alone = rows_of(make_judged(margins))["reward_model_accuracy"]

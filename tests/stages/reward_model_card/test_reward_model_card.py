@@ -15,6 +15,7 @@ from stages.core.artifacts import Artifact, make_artifact
 from stages.core.config import Compute, RewardModelCardConfig
 from stages.core.contracts import RewardModelCardInputs
 from stages.core.errors import UserError
+from stages.core.launch import stage_key
 from stages.reward_model_card import pairs, run
 
 pytestmark = pytest.mark.slow
@@ -85,6 +86,46 @@ def test_labels_that_mean_nothing_do_not_pass_the_gate(inputs: Inputs, tmp_path:
     card = json.loads((outputs.card.locate() / "card.json").read_text())
     assert len(card["refusals"]) == 2
     assert "does not pass" in (outputs.card.locate() / "card.md").read_text()
+
+
+def test_the_champions_reward_model_is_tested_on_the_same_pairs(
+    inputs: Inputs, tmp_path: Path
+) -> None:
+    held_out = [{**pair(n), "source": f"feedback:{'ai' if n % 2 else 'human'}"} for n in range(8)]
+    given = inputs(held_out)
+    previous = given.model_copy(update={"previous": given.reward_model})
+    outputs, metrics = run(CONFIG, previous, COMPUTE, tmp_path)
+    assert metrics["previous_accuracy"] == metrics["reward_model_accuracy"]
+    assert metrics["reward_model_minus_previous"] == 0
+    assert metrics["num_pairs/feedback_human"] == metrics["num_pairs/feedback_ai"] == 4
+    assert metrics["previous_accuracy/feedback_ai"] == metrics["accuracy/feedback_ai"]
+    assert "people, in a review queue" in (outputs.card.locate() / "card.md").read_text()
+
+
+def test_a_champion_that_cannot_be_compared_costs_the_card_nothing(
+    inputs: Inputs, reward_model_folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(reward_model_folder, other)
+    manifest = json.loads((other / "reward_model.json").read_text())
+    (other / "reward_model.json").write_text(json.dumps(manifest | {"base_digest": "0" * 64}))
+    given = inputs([pair(n) for n in range(4)])
+    for folder, reason in (
+        (other, "it belongs to another SFT model"),
+        (given.model.locate(), "not a reward model of this pipeline"),
+    ):
+        previous = {"previous": make_artifact("reward_model", folder)}
+        outputs, metrics = run(CONFIG, given.model_copy(update=previous), COMPUTE, tmp_path)
+        assert "previous_accuracy" not in metrics
+        assert reason in (outputs.card.locate() / "card.md").read_text()
+
+
+def test_the_key_without_a_champion_is_the_one_of_before(inputs: Inputs) -> None:
+    given = inputs([pair(1)])
+    assert "previous" not in given.model_dump()
+    with_previous = given.model_copy(update={"previous": given.reward_model})
+    assert stage_key(CONFIG, given) != stage_key(CONFIG, with_previous)
+    assert RewardModelCardInputs.model_validate(given.model_dump()) == given
 
 
 def test_one_pair_makes_a_card(inputs: Inputs, tmp_path: Path) -> None:
