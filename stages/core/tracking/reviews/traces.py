@@ -1,0 +1,184 @@
+"""Pairs as traces: what is shown, and which file of which run holds the rest of a pair.
+
+A trace has tags alone that a reviewer may see. Which model replied, why a pair was chosen and what
+a gold pair's answer is stay in a file among the artifacts of a run that reviewers cannot open.
+"""
+
+import base64
+import hashlib
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import mlflow
+
+from stages.core.feedback.pairs import CandidatePair
+from stages.core.tracking.client import PatientClient, set_up
+from stages.core.tracking.reviews.api import ask_traces, find, pages
+from stages.core.tracking.reviews.rendering import span_attributes
+
+PAIR_TAG = "rlhf.pair_id"
+FILE_TAG = "rlhf.pairs"
+QUEUE_TAG = "rlhf.queue"
+COPY_TAG = "rlhf.copy"
+FOLDER = "review"
+"""Of the run's artifacts."""
+TRACES_PER_REQUEST = 50
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NewTrace:
+    """A pair about to be published."""
+
+    pair: CandidatePair
+    file: str
+    """``RUN_ID/PATH`` of the file that ``store_pairs`` wrote."""
+    queue: str
+    """Name of the round; empty for what nobody is asked about."""
+    copy: int
+    """0, and 1 for the second reviewer's."""
+    place: int
+    """In the order of asking: the page lists traces in the order of their ids."""
+
+    experiment_id: str
+    annotator: tuple[str, ...] = ()
+    """Kind and name of whose judgment is recorded with it."""
+
+    @property
+    def trace_id(self) -> str:
+        """The same whenever the same pair is published in the same place."""
+        where = [self.experiment_id, self.queue, self.copy, *self.annotator]
+        key = json.dumps([self.pair.pair_id, *where])
+        return f"tr-{self.place:08x}{hashlib.sha256(key.encode()).hexdigest()[:24]}"
+
+
+@dataclass(frozen=True)
+class PublishedTrace:
+    """A trace that shows a pair, with what people said about it."""
+
+    trace_id: str
+    pair_id: str
+    file: str
+    queue: str
+    copy: int
+    assessments: tuple[Any, ...]
+
+
+def find_experiment(name: str) -> str:
+    """The id of an experiment; empty where there is none, or in the trash."""
+    experiment = PatientClient().get_experiment_by_name(name)
+    if experiment is None or experiment.lifecycle_stage == "deleted":
+        return ""
+    return str(experiment.experiment_id)
+
+
+def store_pairs(pairs: Sequence[CandidatePair], run_id: str) -> str:
+    """Write pairs among a run's artifacts, once, and return ``RUN_ID/PATH`` of their file, which is
+    named after its content."""
+    text = "".join(pair.model_dump_json() + "\n" for pair in pairs)
+    path = f"{FOLDER}/pairs-{hashlib.sha256(text.encode()).hexdigest()[:12]}.jsonl"
+    client = PatientClient()
+    if path not in [file.path for file in client.list_artifacts(run_id, FOLDER)]:
+        client.log_text(run_id, text, path)
+    return f"{run_id}/{path}"
+
+
+def pairs_of(traces: Iterable[PublishedTrace]) -> dict[str, CandidatePair]:
+    """The pairs that traces show, by trace id. Those whose run is gone are left out, and said."""
+    shown, missing = {}, set()
+    for trace in traces:
+        pair = read_pairs(set_up(), trace.file).get(trace.pair_id)
+        if pair is None:
+            missing.add(trace.file.partition("/")[0])
+        else:
+            shown[trace.trace_id] = pair
+    if missing:
+        log.warning(
+            "warning: the pairs of %d runs are gone, and judgments of them are not read: restore "
+            "them in MLflow (%s)",
+            len(missing),
+            ", ".join(sorted(missing)[:5]),
+        )
+    return shown
+
+
+@lru_cache(maxsize=256)
+def read_pairs(_uri: str, file: str) -> Mapping[str, CandidatePair]:
+    """The pairs in a file of ``store_pairs`` by their ids; none where the run or file is gone."""
+    run_id, _, path = file.partition("/")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            local = PatientClient().download_artifacts(run_id, path, folder)
+        except (mlflow.exceptions.MlflowException, OSError):
+            return {}
+        lines = Path(local).read_text(encoding="utf-8").splitlines()
+    pairs = [CandidatePair.model_validate_json(line) for line in lines]
+    return MappingProxyType({pair.pair_id: pair for pair in pairs})
+
+
+def publish(traces: Sequence[NewTrace]) -> None:
+    """Log traces, those that are there already to no effect."""
+    for start in range(0, len(traces), TRACES_PER_REQUEST):
+        some = traces[start : start + TRACES_PER_REQUEST]
+        ask_traces("log_spans", some[0].experiment_id, [_span(trace) for trace in some])
+
+
+def published(experiment_id: str) -> Iterator[PublishedTrace]:
+    """All traces that show pairs, in the order of their making."""
+    if not experiment_id:
+        return
+    for trace in pages(
+        partial(ask_traces, "search_traces"),
+        locations=[experiment_id],
+        filter_string=f"tag.`{PAIR_TAG}` LIKE '%'",
+        # The oldest first: a trace that is logged meanwhile does not move the pages.
+        order_by=["timestamp_ms ASC"],
+        include_spans=False,
+    ):
+        tags = trace.info.tags
+        yield PublishedTrace(
+            trace_id=trace.info.trace_id,
+            pair_id=tags[PAIR_TAG],
+            file=tags.get(FILE_TAG, ""),
+            queue=tags.get(QUEUE_TAG, ""),
+            copy=int(tags.get(COPY_TAG, "0")),
+            assessments=tuple(trace.info.assessments),
+        )
+
+
+def _span(trace: NewTrace) -> Any:
+    now = time.time_ns()
+    hexadecimal = trace.trace_id.removeprefix("tr-")
+    attributes = {
+        "mlflow.traceRequestId": trace.trace_id,
+        **span_attributes(trace.pair),
+        f"mlflow.traceTag.{PAIR_TAG}": trace.pair.pair_id,
+        f"mlflow.traceTag.{FILE_TAG}": trace.file,
+        f"mlflow.traceTag.{QUEUE_TAG}": trace.queue,
+        f"mlflow.traceTag.{COPY_TAG}": str(trace.copy),
+    }
+    return find("Span.from_dict")(
+        {
+            "name": "Which answer is better?",
+            "trace_id": _base64(hexadecimal),
+            "span_id": _base64(hexadecimal[-16:]),
+            "parent_span_id": "",
+            "start_time_unix_nano": now,
+            "end_time_unix_nano": now,
+            "attributes": {key: json.dumps(value) for key, value in attributes.items()},
+            "status": {"code": "STATUS_CODE_OK", "message": ""},
+        }
+    )
+
+
+def _base64(hexadecimal: str) -> str:
+    return base64.b64encode(bytes.fromhex(hexadecimal)).decode()
