@@ -53,7 +53,7 @@ def current_user() -> str:
     if answer.status_code == 404:
         return ""
     answer.raise_for_status()
-    return str(answer.json().get("username", ""))
+    return str(answer.json()["user"]["username"])
 
 
 def _has_account(accounts: Any, name: str) -> bool:
