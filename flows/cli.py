@@ -24,6 +24,7 @@ from flows import (
     access,
     benchmark_command,
     check_command,
+    feedback_command,
     plan,
     progress,
     servers,
@@ -62,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             up(console, options.host, options.prefect_port, options.mlflow_port)
         elif options.command == "gc":
             _clean_up(options, console)
+        elif options.command == "feedback":
+            _standing()
+            feedback_command.feedback(options, console)
         elif options.command == "status":
             _standing()
             status_command.status(options, console)
@@ -236,6 +240,7 @@ def parser() -> argparse.ArgumentParser:
     for name, default in (("prefect", servers.PREFECT_PORT), ("mlflow", servers.MLFLOW_PORT)):
         help_port = f"{default}, or a free one where that is in use"
         up.add_argument(f"--{name}-port", type=_port, default=0, metavar="PORT", help=help_port)
+    feedback_command.add_parser(commands)
     status_command.add_parser(commands)
     commands.add_parser("rollback", help="make the previous champion champion again")
     commands.add_parser("doctor", help="look for what would stop a run, and say how to mend it")

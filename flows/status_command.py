@@ -15,9 +15,9 @@ from rich.console import Console
 
 from flows import access, outlook, servers, status_page
 from flows.benchmark_command import whole_number
+from flows.review_experiment import FEEDBACK
 from stages.core.errors import UserError
 
-FEEDBACK = "feedback"
 ALIASES = ("champion", "challenger", "previous")
 SERVER_SECONDS = 5
 """How long one answer of an MLflow server may take: somebody waits at the terminal."""

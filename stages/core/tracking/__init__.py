@@ -52,6 +52,7 @@ from stages.core.tracking.reviews import (
     remove_reviewer,
     tag_pairs,
 )
+from stages.core.tracking.single_runs import single_run
 from stages.core.tracking.stage_runs import (
     FLOW_RUN_VARIABLE,
     PARENT_RUN_VARIABLE,
@@ -118,6 +119,7 @@ __all__ = [
     "run_page",
     "run_tags",
     "set_up",
+    "single_run",
     "stage_run",
     "start_pipeline_run",
     "suspend_pipeline_run",
