@@ -23,25 +23,37 @@ from stages.core.artifacts import Artifact, StageResult
 from stages.core.config import Frozen, PipelineConfig
 from stages.core.errors import UserError
 
+CONCLUDING = ("evaluate", "judge_pairs", "sample_pairs")
+"""The stages whose figures are those of the whole run."""
 Results = dict[str, StageResult]
 BeforeStage = Callable[[str, PipelineConfig, Results], PipelineConfig]
 
 
 @contextlib.contextmanager
 def pipeline_run(config: PipelineConfig, name: str, results: Results) -> Iterator[str]:
+    """As ``tracked_run``, in the profile's experiment."""
+    with tracked_run(config.profile, config, name, results) as run_id:
+        yield run_id
+
+
+@contextlib.contextmanager
+def tracked_run(experiment: str, config: Frozen, name: str, results: Results) -> Iterator[str]:
     """The parent run in MLflow, ended with the flow, however that ends. Yields its id.
 
     Args:
-        results: filled by the block; the figures of the evaluation among them are the run's.
+        config: its fields become the run's parameters.
+        results: filled by the block; the figures of the evaluation, or of what stands in its place,
+            are the run's.
     """
     _outlive_reader()
     flow_run_id = str(prefect.runtime.flow_run.id or "")
     progress.current().flow_run_id = flow_run_id
-    recovery.mark_this_run([config.profile, tracking.git_commit()[:10]])
+    recovery.mark_this_run([experiment, tracking.git_commit()[:10]])
     recovery.sweep_if_possible()
     tracking.end_abandoned_runs()
     tracking.end_suspended_runs(recovery.has_ended)
-    run_id = tracking.start_pipeline_run(config, name, flow_run_id, _flow_page(flow_run_id))
+    page = _flow_page(flow_run_id)
+    run_id = tracking.start_run(experiment, config, name, flow_run_id, page)
     page = mlflow_address() + tracking.run_page(run_id)
     create_link_artifact(page, "MLflow run", key="mlflow-run", description="Figures and plots")
     status = "FAILED"
@@ -63,8 +75,8 @@ def pipeline_run(config: PipelineConfig, name: str, results: Results) -> Iterato
         if status == "SUSPENDED":
             tracking.suspend_pipeline_run(run_id)
         else:
-            metrics = results["evaluate"].metrics if "evaluate" in results else {}
-            tracking.end_pipeline_run(run_id, status, metrics)
+            last = next((results[stage] for stage in CONCLUDING if stage in results), None)
+            tracking.end_pipeline_run(run_id, status, last.metrics if last else {})
 
 
 def run_stages(

@@ -25,8 +25,8 @@ from flows import (
     benchmark_command,
     check_command,
     feedback_command,
+    foreground,
     plan,
-    progress,
     servers,
     status_command,
 )
@@ -64,15 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.command == "gc":
             _clean_up(options, console)
         elif options.command == "feedback":
-            _standing()
+            foreground.standing()
             feedback_command.feedback(options, console)
         elif options.command == "status":
-            _standing()
+            foreground.standing()
             status_command.status(options, console)
         elif options.command == "rollback":
             _roll_back(console)
         elif options.command == "evaluate":
-            _standing()
+            foreground.standing()
             benchmark_command.evaluate(options, console)
         elif options.command in ("deploy", "worker"):
             _serve(options, console)
@@ -115,55 +115,34 @@ def _run(options: argparse.Namespace, console: Console) -> None:
     start = plan.position(stages, options.from_stage) if options.from_stage else 0
     plan.check(config, stages[start:] if options.earlier_run else stages)
     replay = _write_resolved(config)
-    with contextlib.ExitStack() as stack:
-        api_url = _prefect_api(stack, console)
-        pipeline = importlib.import_module("flows.pipeline")
-        recovery = importlib.import_module("flows.recovery")
-        tags = importlib.import_module("prefect").tags
-        reporter = progress.Reporter()
-        try:
-            with progress.reporting(console) as reporter, tags(recovery.OWN_TAG):
-                pipeline.align(
-                    config,
-                    from_stage=options.from_stage,
-                    until_stage=options.until_stage,
-                    fresh=options.fresh,
-                    earlier_run=options.earlier_run,
-                )
-        finally:
-            # The server may be stopped next, and the run's last states must outlive it.
-            pipeline.send_pending_records()
-            if reporter.flow_run_id:
-                num_runs = len(reporter.rows)
-                servers.wait_until_recorded(api_url, reporter.flow_run_id, num_runs)
-            reporter.places["replay"] = f"rlhf run --config {replay}"
-            reporter.places["both UIs"] = "make up"
-            progress.print_summary(console, reporter)
-
-
-def _standing() -> servers.Standing | None:
-    """The servers of ``rlhf up``, if it runs; what this command does is tracked where they say."""
-    standing = servers.standing_servers()
-    if standing and standing.tracking_uri and not os.environ.get("MLFLOW_TRACKING_URI"):
-        os.environ["MLFLOW_TRACKING_URI"] = standing.tracking_uri
-    return standing
+    foreground.run_flow(
+        console,
+        "flows.pipeline",
+        "align",
+        config,
+        from_stage=options.from_stage,
+        until_stage=options.until_stage,
+        fresh=options.fresh,
+        earlier_run=options.earlier_run,
+        places={"replay": f"rlhf run --config {replay}"},
+    )
 
 
 def _clean_up(options: argparse.Namespace, console: Console) -> None:
-    _standing()
+    foreground.standing()
     gc = importlib.import_module("flows.gc")
     gc.clean_up(console, options.keep_runs, options.older_than, options.apply)
 
 
 def _roll_back(console: Console) -> None:
-    _standing()
+    foreground.standing()
     now, before = importlib.import_module("stages.core.tracking").rollback()
     console.print(f"Champion is version {before} again; version {now} is the previous one now.")
 
 
 def _serve(options: argparse.Namespace, console: Console) -> None:
     """Commands that need a standing Prefect server: the user's, or that of ``rlhf up``."""
-    standing = _standing()
+    standing = foreground.standing()
     if not os.environ.get("PREFECT_API_URL"):
         if standing is None:
             raise UserError(
@@ -182,37 +161,6 @@ def _serve(options: argparse.Namespace, console: Console) -> None:
         more.append(deployments.retraining(options.name, resolve(options), schedule))
     for name in deployments.deploy(more):
         console.print(name)
-
-
-def _prefect_api(stack: contextlib.ExitStack, console: Console) -> str:
-    """The API to report to: the user's, that of ``rlhf up``, or a server for this run only.
-
-    Raises:
-        UserError: the Prefect or MLflow server to use does not answer, or refuses the password.
-    """
-    given = os.environ.get("PREFECT_API_URL", "").rstrip("/")
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        stack.callback(os.environ.pop, "MLFLOW_TRACKING_URI", None)
-    standing = _standing()
-    if tracking := access.server_address(os.environ.get("MLFLOW_TRACKING_URI", "")):
-        access.check_mlflow(tracking)
-    if given:
-        access.check_prefect(given)
-        return given
-    url = standing.prefect_url if standing else ""
-    if standing is not None:
-        access.check_prefect(f"{url}/api")
-    else:
-        server = stack.enter_context(servers.stopped_at_exit(servers.start_prefect()))
-        url = server.url
-    # Prefect reads the address when it is imported, and starts one more server when it has none.
-    os.environ["PREFECT_API_URL"] = f"{url}/api"
-    stack.callback(os.environ.pop, "PREFECT_API_URL", None)
-    if standing is None:
-        importlib.import_module("flows.pipeline")  # takes as long as the server's start
-        servers.wait_until_healthy(server)
-    console.print(f"Watch it at {url} while it runs.")
-    return f"{url}/api"
 
 
 def parser() -> argparse.ArgumentParser:

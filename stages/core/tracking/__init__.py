@@ -22,6 +22,7 @@ from stages.core.tracking.pipeline_runs import (
     made_in,
     run_page,
     start_pipeline_run,
+    start_run,
     suspend_pipeline_run,
     tag_run,
 )
@@ -122,6 +123,7 @@ __all__ = [
     "single_run",
     "stage_run",
     "start_pipeline_run",
+    "start_run",
     "suspend_pipeline_run",
     "tag_pairs",
     "tag_run",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from stages.core.artifacts import StageResult
-from stages.core.config import PipelineConfig
+from stages.core.config import Frozen, PipelineConfig
 from stages.core.tracking.client import (
     PatientClient,
     all_experiments,
@@ -21,15 +21,23 @@ RUNNING = "attributes.status = 'RUNNING'"
 def start_pipeline_run(
     config: PipelineConfig, name: str, flow_run_id: str = "", flow_page: str = ""
 ) -> str:
-    """Open the parent run of one pipeline run in the profile's experiment and return its id.
+    """As ``start_run``, in the profile's experiment."""
+    return start_run(config.profile, config, name, flow_run_id, flow_page)
+
+
+def start_run(
+    experiment_name: str, config: Frozen, name: str, flow_run_id: str = "", flow_page: str = ""
+) -> str:
+    """Open the parent run of one flow run and return its id.
 
     A flow run that begins again, after a crash or an approval, goes on in the run that it had.
 
     Args:
+        config: its fields become the run's parameters.
         flow_page: address of the flow run's page, shown in the run's description.
     """
     client = PatientClient()
-    experiment = experiment_id(client, config.profile)
+    experiment = experiment_id(client, experiment_name)
     if flow_run_id:
         mine = f"tags.prefect_flow_run = '{flow_run_id}'"
         for run in client.search_runs([experiment], mine):
