@@ -72,7 +72,7 @@ def _collect(config: PipelineConfig, outputs: Mapping[str, Frozen]) -> contracts
     fetched = outputs.get("fetch", contracts.CollectInputs())
     artifacts = {
         name: (*(make_artifact("source", file) for file in files), *getattr(fetched, name))
-        for name, files in source_files_by_kind(config).items()
+        for name, files in (source_files_by_kind(config) | {"reserved": ()}).items()
     }
     return contracts.CollectInputs.model_validate(artifacts)
 

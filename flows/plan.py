@@ -155,11 +155,12 @@ def _check_data(config: PipelineConfig, stages: Sequence[str]) -> None:
             if not getattr(config.collect, kind).is_given:
                 raise UserError(
                     f"collect.{kind}.paths is empty, but stage {stage} needs this data: give "
-                    f"files with --set collect.{kind}.paths=…, or urls, hub, sql or s3"
+                    f"files with --set collect.{kind}.paths=…, or urls, hub, sql, s3 or feedback"
                 )
     for stage, kind in (("reward_model_card", "preferences"), ("evaluate", "prompts")):
         source = getattr(config.collect, kind)
-        if stage in stages and not (source.held_out_paths or source.held_out_share):
+        held_out = source.held_out_paths or source.held_out_share or source.feedback
+        if stage in stages and not held_out:
             raise UserError(
                 f"collect.{kind}.held_out_share is 0 and there are no held_out_paths, but stage "
                 f"{stage} needs held-out {kind}: set one of the two"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from stages.collect.judged import is_judged
 from stages.core.artifacts import write_atomically
 from stages.core.config import CollectConfig, DataSource
 from stages.core.contracts import CollectInputs
@@ -41,6 +42,10 @@ def _check(kind: DataKind, source: DataSource, inputs: CollectInputs) -> CheckRe
         [artifact.locate() for artifact in getattr(inputs, name)]
         for name in (kind, f"{kind}_held_out")
     )
+    if source.columns:  # the names of the user's files, not of judgments
+        train, held_out = (
+            [path for path in paths if not is_judged(path)] for paths in (train, held_out)
+        )
     if not train:
         return None
     return check_files(train, kind, columns=source.columns, held_out=held_out)

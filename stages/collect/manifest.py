@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from stages.collect.judged import is_judged
 from stages.collect.reading import FileCounts
 from stages.core.artifacts import write_atomically
 from stages.core.fetch import snapshot_of
@@ -36,6 +37,8 @@ def _file_entry(counts: FileCounts) -> dict[str, Any]:
         },
         "rows": counts.rows,
     }
+    if counts.reserved:
+        entry["reserved"] = counts.reserved
     return entry | _origin(path)
 
 
@@ -44,9 +47,11 @@ def _origin(path: Path) -> dict[str, Any]:
     snapshot = snapshot_of(path)
     if snapshot is None:
         return {}
+    # Judgments have no version of their own: the snapshot's digest is it.
+    digest = {"digest": snapshot.digest} if is_judged(path) else {}
     return {
         "source": snapshot.source,
-        "version": snapshot.version,
+        "version": snapshot.version | digest,
         "licence": snapshot.licence,
         "fetched_at": snapshot.fetched_at,
     }

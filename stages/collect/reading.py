@@ -23,6 +23,8 @@ FIRST_RECORDS = 20
 FIRST_CHARACTERS = 10_000_000
 """Fewer where they are large: they are in memory together."""
 
+RESERVED = "the prompt is of the random share of people's judgments, which is held out"
+
 CURES = {
     "is not valid UTF-8": "convert the file to UTF-8: iconv -f CP1252 -t UTF-8, or from what it "
     "is in",
@@ -50,6 +52,8 @@ class FileCounts:
     """Records that hold nothing of this kind of data, such as a ranking of equals."""
     rows: int = 0
     """Rows, of which a converted record may give several."""
+    reserved: int = 0
+    """Rows kept out of training, since their prompt is of people's random share."""
 
 
 @dataclass
@@ -63,6 +67,8 @@ class Reader:
     hints: dict[str, str]
     """Advice on the commonest reasons, shared by all files of the kind."""
     progress: Progress
+    reserved: frozenset[str] = frozenset()
+    """Normalised prompts that no record of this split may have."""
     files: list[FileCounts] = field(default_factory=list)
     """One for each file, in their order."""
 
@@ -100,6 +106,9 @@ class Reader:
                     keyed = self._parse(counts.format, record.fields, fields)
                 except ValueError as error:
                     self._reject(counts, record, str(error))
+                    continue
+                if self._is_reserved(keyed):
+                    self._set_aside(counts, record)
                 else:
                     is_used = True
                     counts.rows += 1
@@ -180,6 +189,15 @@ class Reader:
         if values.get(column) is None:
             raise ValueError(f"group column {column} missing")
         return Keyed(row, str(values[column]))
+
+    def _is_reserved(self, keyed: Keyed) -> bool:
+        return bool(self.reserved) and prompt_key(self.kind, keyed.row) in self.reserved
+
+    def _set_aside(self, counts: FileCounts, record: Record) -> None:
+        """Keep a record out that nothing is wrong with."""
+        counts.reserved += 1
+        place, content = (counts.artifact.path, record.line), record.fields or ""
+        self.rejects.add(self.kind, self.split, *place, RESERVED, content, is_fault=False)
 
     def _reject(self, counts: FileCounts, record: Record, reason: str) -> None:
         counts.rejected += 1

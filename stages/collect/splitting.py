@@ -7,12 +7,14 @@ import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from stages.core.schemas import encode_row, read_jsonl, write_jsonl
 
 SUBSET_SEED = 0
 PLACE = struct.Struct("<d")
+SETTLED = {"held_out": -1.0, "train": 1.0}
+"""Places below and above each threshold."""
 
 
 class Keyed(NamedTuple):
@@ -20,6 +22,13 @@ class Keyed(NamedTuple):
 
     row: Mapping[str, Any]
     key: str
+    split: Literal["", "train", "held_out"] = ""
+    """Where this is settled, whatever the key."""
+
+
+def settled(rows: Iterable[Keyed], split: Literal["train", "held_out"]) -> Iterator[Keyed]:
+    """The rows, all of them in one split."""
+    return (keyed._replace(split=split) for keyed in rows)
 
 
 def place(key: str) -> float:
@@ -33,7 +42,7 @@ def write_splits(
     rows: Iterable[Keyed], held_out_share: float, paths: tuple[Path, Path]
 ) -> tuple[int, int]:
     """Write each row to the training file, or to the held-out file where its key's place lies below
-    ``held_out_share``; return the numbers of rows.
+    ``held_out_share``; return the numbers of rows. Rows with a ``split`` go there.
 
     A few keys may all fall on one side; then the outermost one goes to the other, unless it is the
     only one or nothing is to be held out.
@@ -42,9 +51,12 @@ def write_splits(
     least, most = 1.0, 0.0
     with tempfile.TemporaryFile() as places:
         with paths[0].open("wb") as train, paths[1].open("wb") as held_out:
-            for row, key in rows:
-                at = place(key)
-                least, most = min(least, at), max(most, at)
+            for row, key, split in rows:
+                if split:
+                    at = SETTLED[split]
+                else:
+                    at = place(key)
+                    least, most = min(least, at), max(most, at)
                 is_held_out = at < held_out_share
                 (held_out if is_held_out else train).write(encode_row(row))
                 counts[is_held_out] += 1

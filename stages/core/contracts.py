@@ -19,6 +19,8 @@ class CollectInputs(Frozen):
     prompts_held_out: tuple[Artifact, ...] = ()
     labelled: tuple[Artifact, ...] = ()
     labelled_held_out: tuple[Artifact, ...] = ()
+    reserved: tuple[Artifact, ...] = ()
+    """Prompts of people's random share: no training record may have one."""
 
 
 class Datasets(Frozen):

@@ -45,8 +45,11 @@ class Rejects:
         line: int,
         reason: str,
         record: Mapping[str, Any] | str,
+        *,
+        is_fault: bool = True,
     ) -> None:
-        """Set one record of ``file`` aside; of its content only the head is kept."""
+        """Set one record of ``file`` aside; of its content only the head is kept. One that is no
+        fault of the data is not counted."""
         if not isinstance(record, str):
             record = json.dumps(record, ensure_ascii=False, default=str)
         head = record[:HEAD_CHARACTERS].encode("utf-8", "backslashreplace").decode()
@@ -59,6 +62,8 @@ class Rejects:
             "head": head,
         }
         self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        if not is_fault:
+            return
         self.reasons.setdefault(kind, Counter())[reason] += 1
         self._examples.setdefault((kind, reason), f"{file}:{line}")
 

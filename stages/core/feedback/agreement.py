@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from typing import get_args
 
-import krippendorff
-import numpy as np
-
 from stages.core.feedback.judgments import Judgment
 from stages.core.feedback.votes import Choice, by_pair, choice
 
@@ -19,6 +16,9 @@ def krippendorff_alpha(judgments: Sequence[Judgment]) -> float | None:
 
     Krippendorff, Content Analysis, 4th edition 2018, chapter 12.
     """
+    import krippendorff
+    import numpy as np
+
     shared = [
         votes
         for votes in by_pair([one for one in judgments if one.pair.purpose != "gold"]).values()

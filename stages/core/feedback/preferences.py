@@ -78,7 +78,7 @@ def feedback_data(
     """What the source takes of the judgments. Equal judgments give equal rows in equal order.
 
     Args:
-        judgments: all there are; the source's settings are applied here.
+        judgments: those in the source's queues; its other settings are applied here.
         pseudonyms: of each person's login; a language model keeps its name.
         published: pairs that people were asked about. Those of the random share keep their prompts
             out of training even while nobody has judged them.

@@ -11,9 +11,6 @@ from stages.core.feedback.judgments import Judgment
 Choice = Literal["first", "second", "tie", "both_bad"]
 """Of the two replies in the order of their texts: the same for a pair and its mirror image."""
 
-QUEUE_OF = " · "
-"""Stands between a queue's name and the reviewer whose queue it is."""
-
 
 def choice(judgment: Judgment) -> Choice:
     """The verdict, without regard to the sides on which the replies were shown."""
@@ -23,20 +20,13 @@ def choice(judgment: Judgment) -> Choice:
     return "first" if (judgment.verdict == "a") == (pair.reply_a <= pair.reply_b) else "second"
 
 
-def queue_name(queue: str) -> str:
-    """The queue's name without its reviewer's, which is nobody else's business."""
-    return queue.partition(QUEUE_OF)[0]
-
-
 def counting(judgments: Iterable[Judgment], source: FeedbackSource) -> list[Judgment]:
-    """The judgments that the source asks for, sorted by pair and time: of one annotator about one
-    pair, the last."""
+    """The judgments of the source's time and annotators, sorted by pair and time: of one annotator
+    about one pair, the last."""
     since, until = moment(source.since), moment(source.until)
     last: dict[tuple[str, str, str], Judgment] = {}
     for judgment in sorted(judgments, key=lambda one: (one.created_at, one.judgment_id)):
         if source.annotators not in ("all", judgment.annotator_kind):
-            continue
-        if source.queues and not {judgment.queue, queue_name(judgment.queue)} & set(source.queues):
             continue
         if (since and judgment.created_at < since) or (until and judgment.created_at >= until):
             continue

@@ -14,18 +14,24 @@ from pathlib import Path
 
 from stages.core import tracking
 from stages.core.artifacts import Artifact, data_root, write_atomically
-from stages.core.config import CollectConfig, Source
+from stages.core.config import CollectConfig, FeedbackSource, Source
 from stages.core.contracts import CollectInputs
 from stages.core.errors import UserError
 from stages.core.fetch.snapshots import Snapshot, cache_folder
 from stages.core.fetch.sources import fetch, source_name
-from stages.core.launch import SPEC_FILE
+from stages.core.launch import SPEC_FILE, WARNING_PREFIX
 from stages.core.process import end_well, is_disk_full, refuse
-from stages.core.schemas import DATA_KINDS
+from stages.core.schemas import DATA_KINDS, DataKind
 
 INPUTS_FILE = "inputs.json"
 SECONDS_BETWEEN_REPORTS = 1.0
 SECONDS_BETWEEN_LINES = 20.0
+NOTHING_JUDGED = {
+    "preferences": "pair to learn from",
+    "sft": "better answer to learn from",
+    "prompts": "prompt to train on",
+}
+"""What judgments may lack."""
 
 
 def main(folder: Path) -> int:
@@ -53,19 +59,39 @@ def fetch_all(config: CollectConfig) -> CollectInputs:
         UserError: a source cannot be fetched; the message begins with its setting.
     """
     files: dict[str, list[Artifact]] = {}
+    judgments: dict[FeedbackSource, Snapshot] = {}  # read once a run, for all kinds alike
     for kind in DATA_KINDS:
         section = getattr(config, kind)
-        for name in ("urls", "hub", "sql", "s3"):
+        for name in ("urls", "hub", "sql", "s3", "feedback"):
             for number, source in enumerate(getattr(section, name)):
+                setting = f"collect.{kind}.{name}.{number}"
                 try:
-                    snapshot = _fetch(source)
+                    snapshot = judgments.get(source) or _fetch(source)
                 except UserError as error:
-                    raise UserError(f"collect.{kind}.{name}.{number}: {error}") from None
-                files.setdefault(kind, []).extend(_artifacts(snapshot))
+                    raise UserError(f"{setting}: {error}") from None
+                if isinstance(source, FeedbackSource):
+                    judgments[source] = snapshot
+                    _add_judged(files, kind, setting, _artifacts(snapshot))
+                else:
+                    files.setdefault(kind, []).extend(_artifacts(snapshot))
     return CollectInputs.model_validate(files)
 
 
 # ------------------------------------------------------------------------------------ helpers
+
+
+def _add_judged(
+    files: dict[str, list[Artifact]], kind: DataKind, setting: str, artifacts: list[Artifact]
+) -> None:
+    """Add the files of a snapshot of judgments that this kind of data takes."""
+    by_name = {Path(artifact.path).name: artifact for artifact in artifacts}
+    for field in (kind, f"{kind}_held_out", "reserved"):
+        artifact = by_name.get(f"{field}.jsonl")
+        if artifact is not None and artifact not in files.setdefault(field, []):
+            files[field].append(artifact)
+    if f"{kind}.jsonl" not in by_name:
+        nothing = NOTHING_JUDGED[kind]
+        print(f"{WARNING_PREFIX}{setting}: the judgments give no {nothing}", flush=True)
 
 
 def _fetch(source: Source) -> Snapshot:

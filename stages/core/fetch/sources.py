@@ -30,10 +30,13 @@ def fetch(source: Source, cache: Path, progress: Progress) -> Snapshot:
             from stages.core.fetch.databases import fetch_sql
 
             return fetch_sql(source, cache, progress)
-        assert isinstance(source, S3Source)
-        from stages.core.fetch.s3 import fetch_s3
+        if isinstance(source, S3Source):
+            from stages.core.fetch.s3 import fetch_s3
 
-        return fetch_s3(source, cache, progress)
+            return fetch_s3(source, cache, progress)
+        from stages.core.fetch.feedback import fetch_feedback
+
+        return fetch_feedback(source, cache, progress)
 
 
 def source_name(source: Source) -> str:

@@ -2,8 +2,6 @@
 
 import datetime
 
-import pytest
-
 from stages.core.config import FeedbackSource
 from stages.core.feedback.votes import choice, counting, moment
 
@@ -31,16 +29,6 @@ def test_whose_judgments_count(judge):
     person, model = judge(), judge("m", kind="ai")
     for annotators, kept in (("human", [person]), ("ai", [model]), ("all", [person, model])):
         assert counting([person, model], FeedbackSource(annotators=annotators)) == kept
-
-
-@pytest.mark.parametrize(
-    ("queues", "kept"),
-    [((), 4), (("round 1",), 2), (("round 1 · ben",), 1), (("round 1", "round 2"), 3), (("x",), 0)],
-)
-def test_queues_are_named_with_or_without_their_reviewers(judge, queues, kept):
-    names = ("round 1 · anna", "round 1 · ben", "round 2", "")
-    judgments = [judge(prompt=name, queue=name) for name in names]
-    assert len(counting(judgments, FeedbackSource(queues=queues))) == kept
 
 
 def test_the_time_range_begins_with_since_and_ends_before_until(judge):
