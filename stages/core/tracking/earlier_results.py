@@ -31,6 +31,8 @@ from stages.core.tracking.registry import find_version
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 ALIAS = re.compile(r"(?:models:/)?(?P<name>[\w.-]+)[@/](?P<which>[\w.-]+)")
+PIPELINE_PARAMETER = "profile"
+"""Which only the runs of ``start_pipeline_run`` have."""
 MAX_RUNS = 200
 """Runs that are looked through for a name, the newest first."""
 
@@ -110,6 +112,8 @@ def _find(client: PatientClient, reference: str) -> Any:
         all_experiments(client), called, max_results=MAX_RUNS, order_by=newest
     )
     pipelines = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    if not reference:  # the newest may have asked about pairs, or judged them
+        pipelines = [run for run in pipelines if PIPELINE_PARAMETER in run.data.params]
     finished = [run for run in pipelines if run.info.status == "FINISHED"]
     if not pipelines:
         raise UserError(

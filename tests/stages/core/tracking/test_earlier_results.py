@@ -147,6 +147,14 @@ def test_of_runs_with_one_name_the_newest_finished_one_is_meant(client, request)
     assert tracking.earlier_run("one name").run_id == runs[1]
 
 
+def test_the_newest_run_is_one_of_a_pipeline(parent):
+    tracking.end_pipeline_run(parent, "FINISHED", {})
+    other = tracking.start_run("judging", JudgePairsConfig(), "judge-pairs")
+    tracking.end_pipeline_run(other, "FINISHED", {})
+    assert tracking.earlier_run("").run_id == parent
+    assert tracking.earlier_run("judge-pairs").run_id == other
+
+
 def test_a_run_that_reused_a_stage_has_its_result(finish, parent, other_machine, request):
     finish("eeeeeeeeeee1")
     result = tracking.fetch("clean", "eeeeeeeeeee1")
