@@ -9,7 +9,7 @@ import pytest
 from stages.core import tracking
 from stages.core.artifact_root import artifact_root
 from stages.core.artifacts import StageResult, data_root, folder_files, read_result, write_result
-from stages.core.config import CleanConfig, PipelineConfig
+from stages.core.config import CleanConfig, JudgePairsConfig, PipelineConfig
 from stages.core.errors import UserError
 from stages.core.tracking import registry
 
