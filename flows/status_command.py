@@ -101,8 +101,48 @@ def _tracked(num_runs: int, experiment: str) -> dict[str, Any]:
                 for line in versions
                 if alias in line.aliases
             },
-            "judgments": None,
+            "judgments": _judgments(experiment),
         }
+
+
+def _judgments(experiment: str) -> dict[str, Any] | None:
+    """What people and models said in this experiment; None where there is none."""
+    from stages.core import tracking
+
+    page = tracking.experiment_page(experiment, "review-queue")
+    if not page:
+        return None
+    given, learned = tracking.judgments(experiment), tracking.last_learned(experiment)
+    states = tracking.queue_states(experiment)
+    address = servers.mlflow_address()
+    return {
+        "experiment": experiment,
+        "page": address + page,
+        "page_is_served": _is_served(),
+        "total": len(given),
+        "human": sum(one.annotator_kind == "human" for one in given),
+        "ai": sum(one.annotator_kind == "ai" for one in given),
+        "since": sum(learned is None or one.created_at >= learned.until for one in given),
+        "last_learned": None
+        if learned is None
+        else {"run": learned.name, "version": learned.version, "until": _iso(learned.until)},
+        "pending": sum(state.pending for state in states),
+        "queues": [
+            {
+                "name": state.name,
+                "pending": state.pending,
+                "finished": state.finished,
+                "page": address + state.page,
+            }
+            for state in sorted(states, key=lambda state: state.name)
+        ],
+    }
+
+
+def _is_served() -> bool:
+    """Whether anybody serves MLflow's pages; the database is there without."""
+    given = access.server_address(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    return bool(given) or servers.standing_servers() is not None
 
 
 def _run(line: Any) -> dict[str, Any]:

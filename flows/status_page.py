@@ -31,6 +31,8 @@ FIRST_RUN = (
     "No run yet. rlhf run --profile cpu-demo makes the demo's model (about 8 minutes on 2 cores); "
     "rlhf check FILE looks at data of your own."
 )
+NO_JUDGMENTS = "None yet: rlhf feedback ask opens a review queue, rlhf feedback import reads files."
+MAX_QUEUES = 5
 NO_SERVER = "No Prefect server runs, so nothing runs on schedule: start one with rlhf up."
 NO_SCHEDULE = "No schedule is on: rlhf deploy --cron '0 4 * * 0' --timezone Europe/Berlin."
 
@@ -53,6 +55,9 @@ def show(facts: Mapping[str, Any], console: Console) -> None:
     if facts["versions"]:
         page.head("rlhf-policy")
         _show_versions(page, facts["versions"])
+    if facts["runs"] is not None:
+        page.head("Judgments")
+        _show_judgments(page, facts["judgments"])
     page.head("Next")
     _show_next(page, facts["next"])
     if facts["next"] is None and "Prefect" not in problems:
@@ -140,6 +145,28 @@ def _show_versions(page: Page, versions: Mapping[str, Mapping[str, Any]]) -> Non
     )
     if "champion" not in versions:
         page.line("No champion yet: answer the run's question in Prefect, or run promote.")
+
+
+def _show_judgments(page: Page, found: Mapping[str, Any] | None) -> None:
+    if found is None:
+        page.line(NO_JUDGMENTS)
+        return
+    by_kind = f"{found['human']:,} by people, {found['ai']:,} by models"
+    learned = found["last_learned"]
+    since = f"{found['since']:,} of them since {learned['run']} " if learned else ""
+    since += f"(version {learned['version']})" if learned else "no model has learned from them yet"
+    page.line(f"{found['total']:,} judgments: {by_kind}; {since}")
+    place = found["page"] + ("" if found["page_is_served"] else " (once rlhf up serves it)")
+    page.line(f"{found['pending']:,} pairs wait in {len(found['queues']):,} queues: {place}")
+    waiting = [queue for queue in found["queues"] if queue["pending"]]
+    rows = [
+        (escape(queue["name"]), f"{queue['finished']:,} done, {queue['pending']:,} to do")
+        for queue in waiting[:MAX_QUEUES]
+    ]
+    if rows:
+        page.table([("", *row) for row in rows])
+    if len(waiting) > MAX_QUEUES:
+        page.line(f"  and {len(waiting) - MAX_QUEUES:,} more queues")
 
 
 def _gate(verdict: str) -> str:

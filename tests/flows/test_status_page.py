@@ -68,6 +68,27 @@ def test_versions_and_no_champion(shown: Any) -> None:
     assert "No champion yet" not in shown(versions={"champion": version})
 
 
+def test_judgments_and_their_queues(shown: Any) -> None:
+    queues = [{"name": f"round · {n}", "pending": n, "finished": 4, "page": "p"} for n in range(8)]
+    found = {
+        "experiment": "feedback", "page": "http://m/#/q", "page_is_served": True, "total": 1200,
+        "human": 1100, "ai": 100, "since": 30, "pending": 28, "queues": queues,
+        "last_learned": {"run": "retrain 2", "version": "7", "until": "2026-11-01T00:00:00Z"},
+    }  # fmt: skip
+    text = shown(judgments=found)
+    assert (
+        "1,200 judgments: 1,100 by people, 100 by models; 30 of them since retrain 2 (version 7)\n"
+        "28 pairs wait in 8 queues: http://m/#/q\n"
+    ) in text
+    assert "  round · 1  4 done, 1 to do" in text
+    assert "round · 0" not in text
+    assert "  and 2 more queues" in text
+    text = shown(judgments=found | {"last_learned": None, "page_is_served": False})
+    assert "no model has learned from them yet" in text
+    assert "http://m/#/q (once rlhf up serves it)" in text
+    assert "None yet: rlhf feedback ask opens a review queue" in shown()
+
+
 def test_what_runs_next_and_what_is_late(shown: Any) -> None:
     now = datetime.now(UTC)
     runs = [

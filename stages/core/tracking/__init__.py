@@ -42,6 +42,7 @@ from stages.core.tracking.registry import (
 )
 from stages.core.tracking.reviews import (
     OpenedQueue,
+    QueueState,
     Removed,
     count_judgments,
     judgments,
@@ -49,6 +50,7 @@ from stages.core.tracking.reviews import (
     pending_pairs,
     pseudonym,
     published_pairs,
+    queue_states,
     record_judgments,
     remove_reviewer,
     tag_pairs,
@@ -76,6 +78,7 @@ __all__ = [
     "EarlierRun",
     "Learned",
     "OpenedQueue",
+    "QueueState",
     "References",
     "Removed",
     "RunLine",
@@ -110,6 +113,7 @@ __all__ = [
     "promote",
     "pseudonym",
     "published_pairs",
+    "queue_states",
     "read_references",
     "record_judgments",
     "register_policy",

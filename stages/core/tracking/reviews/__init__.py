@@ -1,7 +1,8 @@
 """MLflow's review queues: the only place that knows their experimental API.
 
 ``queues`` opens them, ``traces`` and ``rendering`` make what they show, ``questions`` what they
-ask; ``answers`` reads and records judgments, ``removal`` takes a reviewer's back; ``accounts`` is
+ask; ``answers`` reads and records judgments, ``removal`` takes a reviewer's back, ``states`` says
+what is left; ``accounts`` is
 about servers with accounts, and every call goes through ``api``.
 """
 
@@ -15,9 +16,11 @@ from stages.core.tracking.reviews.answers import (
 )
 from stages.core.tracking.reviews.queues import OpenedQueue, open_queue
 from stages.core.tracking.reviews.removal import Removed, pseudonym, remove_reviewer
+from stages.core.tracking.reviews.states import QueueState, queue_states
 
 __all__ = [
     "OpenedQueue",
+    "QueueState",
     "Removed",
     "count_judgments",
     "judgments",
@@ -25,6 +28,7 @@ __all__ = [
     "pending_pairs",
     "pseudonym",
     "published_pairs",
+    "queue_states",
     "record_judgments",
     "remove_reviewer",
     "tag_pairs",
