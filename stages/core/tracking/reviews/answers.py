@@ -10,7 +10,7 @@ from typing import Any
 from stages.core.errors import UserError
 from stages.core.feedback.judgments import AnnotatorKind, Judgment
 from stages.core.feedback.pairs import CandidatePair, Verdict
-from stages.core.tracking.client import PatientClient, experiment_id
+from stages.core.tracking.client import PatientClient, experiment_id, set_up
 from stages.core.tracking.reviews.api import ask_traces, find
 from stages.core.tracking.reviews.questions import (
     BETTER_ANSWER,
@@ -27,6 +27,7 @@ from stages.core.tracking.reviews.traces import (
     pairs_of,
     publish,
     published,
+    read_pairs,
     store_pairs,
 )
 
@@ -54,9 +55,7 @@ class _Answer:
 def published_pairs(experiment: str) -> list[CandidatePair]:
     """All pairs that people were ever asked about, or that were recorded with a judgment, each
     once, in the order of their publication."""
-    traces = list(published(find_experiment(experiment)))
-    by_trace = pairs_of(traces)
-    return list({pair.pair_id: pair for pair in by_trace.values()}.values())
+    return _each_once(list(published(find_experiment(experiment))))
 
 
 def pending_pairs(
@@ -68,8 +67,7 @@ def pending_pairs(
     attached = items(found) if found else []
     done = {answer.trace.pair_id for answer in _answers(traces, attached) if answer.kind == kind}
     asked = [trace for trace in _of_queues(traces, attached, queues) if trace.queue]
-    pending = pairs_of(trace for trace in asked if trace.pair_id not in done)
-    return list({pair.pair_id: pair for pair in pending.values()}.values())
+    return _each_once([trace for trace in asked if trace.pair_id not in done])
 
 
 def judgments(experiment: str, queues: Sequence[str] = ()) -> list[Judgment]:
@@ -174,6 +172,16 @@ def _existing(experiment: str) -> str:
             "a queue first (rlhf feedback ask), or correct the name"
         )
     return found
+
+
+def _each_once(traces: Sequence[PublishedTrace]) -> list[CandidatePair]:
+    """The pairs that traces show, in the order of their files, which is that of asking."""
+    shown = {pair.pair_id: pair for pair in reversed(pairs_of(traces).values())}
+    places = {}
+    for file in dict.fromkeys(trace.file for trace in traces):
+        for pair_id in read_pairs(set_up(), file):
+            places.setdefault(pair_id, len(places))
+    return sorted(shown.values(), key=lambda pair: places[pair.pair_id])
 
 
 def _of_queues(

@@ -42,6 +42,7 @@ NEEDED = {
     "mlflow.genai.review_queues:set_review_queue_item_status": (
         "queue_id", "item_id", "status",
     ),
+    "mlflow.tracing.client:TracingClient.start_trace": ("trace_info",),
     "mlflow.tracing.client:TracingClient.log_spans": ("location", "spans"),
     "mlflow.tracing.client:TracingClient.search_traces": (
         "locations", "filter_string", "max_results", "order_by", "page_token", "include_spans",
@@ -55,6 +56,11 @@ NEEDED = {
         "name", "value", "source", "rationale", "create_time_ms", "last_update_time_ms",
     ),
     "mlflow.entities:AssessmentSource": ("source_type", "source_id"),
+    "mlflow.entities:TraceInfo": (
+        "trace_id", "trace_location", "request_time", "state", "execution_duration",
+        "request_preview", "response_preview",
+    ),
+    "mlflow.entities:TraceLocation.from_experiment_id": ("experiment_id",),
 }  # fmt: skip
 """What is called, and the parameters that are given."""
 

@@ -31,10 +31,11 @@ def ensure_questions(experiment_id: str, config: ReviewQueueConfig) -> list[str]
         )
     there = pages(partial(ask, "list_label_schemas"), experiment_id=experiment_id)
     known = {schema.name: schema for schema in there}
-    wanted = [_verdict(config)]
-    wanted += [_strength()] if config.ask_strength else []
-    wanted += [_better_answer()] if config.ask_better_answer else []
-    return [_ensure(experiment_id, known.get(question["name"]), question) for question in wanted]
+    # The page asks the newest question first: all are made at once, the last one first.
+    questions = [_better_answer(), _strength(), _verdict(config)]
+    ids = {row["name"]: _ensure(experiment_id, known.get(row["name"]), row) for row in questions}
+    wanted = {VERDICT: True, STRENGTH: config.ask_strength, BETTER_ANSWER: config.ask_better_answer}
+    return [ids[name] for name, is_asked in wanted.items() if is_asked]
 
 
 def _ensure(experiment_id: str, known: Any, question: dict[str, Any]) -> str:

@@ -22,7 +22,15 @@ import mlflow
 from stages.core.feedback.pairs import CandidatePair
 from stages.core.tracking.client import PatientClient, set_up
 from stages.core.tracking.reviews.api import ask_traces, find, pages
-from stages.core.tracking.reviews.rendering import span_attributes
+from stages.core.tracking.reviews.rendering import (
+    LONG_ANSWERS,
+    LONG_QUESTION,
+    SHORT,
+    answers,
+    has_turns,
+    question,
+    span_attributes,
+)
 
 PAIR_TAG = "rlhf.pair_id"
 FILE_TAG = "rlhf.pairs"
@@ -31,6 +39,8 @@ COPY_TAG = "rlhf.copy"
 FOLDER = "review"
 """Of the run's artifacts."""
 TRACES_PER_REQUEST = 50
+TOO_LONG = ("too long", "truncat")
+"""In the messages of databases whose columns are as short as they say."""
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +57,7 @@ class NewTrace:
     copy: int
     """0, and 1 for the second reviewer's."""
     place: int
-    """In the order of asking: the page lists traces in the order of their ids."""
+    """In the order of asking."""
 
     experiment_id: str
     annotator: tuple[str, ...] = ()
@@ -58,7 +68,7 @@ class NewTrace:
         """The same whenever the same pair is published in the same place."""
         where = [self.experiment_id, self.queue, self.copy, *self.annotator]
         key = json.dumps([self.pair.pair_id, *where])
-        return f"tr-{self.place:08x}{hashlib.sha256(key.encode()).hexdigest()[:24]}"
+        return f"tr-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
 
 
 @dataclass(frozen=True)
@@ -127,9 +137,12 @@ def read_pairs(_uri: str, file: str) -> Mapping[str, CandidatePair]:
 
 def publish(traces: Sequence[NewTrace]) -> None:
     """Log traces, those that are there already to no effect."""
+    now = time.time_ns()
     for start in range(0, len(traces), TRACES_PER_REQUEST):
         some = traces[start : start + TRACES_PER_REQUEST]
-        ask_traces("log_spans", some[0].experiment_id, [_span(trace) for trace in some])
+        _preview(some, now)
+        # Tags come with the spans: a trace that has them is complete.
+        ask_traces("log_spans", some[0].experiment_id, [_span(trace, now) for trace in some])
 
 
 def published(experiment_id: str) -> Iterator[PublishedTrace]:
@@ -155,8 +168,47 @@ def published(experiment_id: str) -> Iterator[PublishedTrace]:
         )
 
 
-def _span(trace: NewTrace) -> Any:
-    now = time.time_ns()
+def _preview(traces: Sequence[NewTrace], now: int) -> None:
+    """Give traces the previews that the page shows. MLflow makes those of short texts itself; of
+    long ones it would show answer A alone."""
+    takes_long = True
+    for trace in traces:
+        long = question(trace.pair, LONG_QUESTION), answers(trace.pair, LONG_ANSWERS)
+        fits = max(map(len, long)) <= SHORT.characters
+        if fits and not has_turns(trace.pair):
+            continue
+        if takes_long or fits:
+            try:
+                ask_traces("start_trace", _info(trace, now, *long))
+                continue
+            except mlflow.exceptions.MlflowException as error:
+                if not any(sign in str(error).lower() for sign in TOO_LONG):
+                    raise
+                takes_long = False
+        short = question(trace.pair, SHORT), answers(trace.pair, SHORT)
+        ask_traces("start_trace", _info(trace, now, *short))
+
+
+def _info(trace: NewTrace, now: int, request: str, response: str) -> Any:
+    entities = mlflow.entities
+    return entities.TraceInfo(
+        trace_id=trace.trace_id,
+        trace_location=entities.TraceLocation.from_experiment_id(trace.experiment_id),
+        request_time=_time(trace, now) // 10**6,
+        state=entities.TraceState.OK,
+        execution_duration=0,
+        request_preview=request,
+        response_preview=response,
+    )
+
+
+def _time(trace: NewTrace, now: int) -> int:
+    """The page shows the newest trace first."""
+    return now - trace.place * 10**6
+
+
+def _span(trace: NewTrace, now: int) -> Any:
+    time_ns = _time(trace, now)
     hexadecimal = trace.trace_id.removeprefix("tr-")
     attributes = {
         "mlflow.traceRequestId": trace.trace_id,
@@ -172,8 +224,8 @@ def _span(trace: NewTrace) -> Any:
             "trace_id": _base64(hexadecimal),
             "span_id": _base64(hexadecimal[-16:]),
             "parent_span_id": "",
-            "start_time_unix_nano": now,
-            "end_time_unix_nano": now,
+            "start_time_unix_nano": time_ns,
+            "end_time_unix_nano": time_ns,
             "attributes": {key: json.dumps(value) for key, value in attributes.items()},
             "status": {"code": "STATUS_CODE_OK", "message": ""},
         }
