@@ -18,6 +18,7 @@ from stages.clean.comparison import RULES, STAYS, Comparison, compare
 from stages.clean.guard import set_aside_for_guard
 from stages.clean.removed import Removed
 from stages.clean.report import REMOVING, Counts, Histograms, write_report
+from stages.clean.reserved import mark_reserved
 from stages.clean.shard import ShardSettings
 from stages.clean.shards import SPLITS, Shard, clean_shards, cut
 from stages.clean.toxicity import mark_toxic
@@ -80,6 +81,7 @@ def run(
         for kind, artifact in given.items():
             if inputs.toxicity_scorer:
                 mark_toxic(shards[kind], config, inputs.toxicity_scorer, compute)
+            mark_reserved(shards[kind], config, artifact)
             settings = ShardSettings(config, kind, "train")
             comparison = compare(shards[kind], settings, partial, config.max_memory_gb)
             folder = out_dir / kind

@@ -27,6 +27,7 @@ REMOVING = {
     **{rule.name: f"{rule.reason} ({rule.source})" for rule in RULES},
     "evaluation": "holds 13 words in a row of an evaluation set (GPT-3, appendix C)",
     "toxicity": "above clean.max_toxicity",
+    "reserved": "its prompt is of the random share of people's judgments, which is held out",
     "duplicate": "equal to an earlier record but for case and white space",
     "near_duplicate": "shares its runs of five words with an earlier record (MinHash, Broder 1997)",
     "in_held_out": "equal, or nearly so, to a held-out record",

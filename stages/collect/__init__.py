@@ -11,6 +11,7 @@ from typing import Any
 from stages.collect.checking import write_check
 from stages.collect.judged import (
     JUDGED_KINDS,
+    RESERVED_FILE,
     Files,
     judged_metrics,
     reserved_prompts,
@@ -25,7 +26,7 @@ from stages.core.config import CollectConfig, Compute, DataSource
 from stages.core.contracts import CollectInputs, Datasets
 from stages.core.errors import UserError
 from stages.core.rejects import Rejects
-from stages.core.schemas import DATA_KINDS, DataKind, columns, prompt_key
+from stages.core.schemas import DATA_KINDS, DataKind, columns, prompt_key, write_jsonl
 from stages.core.sources import DOCUMENT_FORMATS, file_format
 
 
@@ -65,6 +66,8 @@ def run(
             for split, entry in manifest[kind].items():
                 metrics[f"{kind}_{split}"] = float(entry["rows"])
             metrics[f"{kind}_rejected"] = float(rejects.count(kind))
+            if kept_out:
+                write_jsonl(folder / RESERVED_FILE, ({"prompt": key} for key in sorted(kept_out)))
             metrics |= judged_metrics(kind, files, manifest[kind], folder)
             datasets[kind] = make_artifact(kind, folder)
     write_manifest(out_dir, manifest)

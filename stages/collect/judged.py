@@ -15,6 +15,8 @@ from stages.core.schemas import DATA_KINDS, DataKind, prompt_key, read_jsonl
 
 JUDGED_KINDS: tuple[DataKind, ...] = ("preferences", "sft", "prompts")
 """What judgments give, and what is kept free of the prompts of the random share."""
+RESERVED_FILE = "reserved.jsonl"
+"""In the folder of such a kind, for cleaning, which may make more prompts equal."""
 REPORTS = "feedback"
 """Folder of the reports on the snapshots of judgments, named after their digests."""
 

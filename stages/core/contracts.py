@@ -24,7 +24,8 @@ class CollectInputs(Frozen):
 
 
 class Datasets(Frozen):
-    """One folder for each kind of data, holding train.jsonl and held_out.jsonl."""
+    """One folder for each kind of data, holding train.jsonl and held_out.jsonl; collected beside
+    people's judgments also reserved.jsonl, prompts that no training record may have."""
 
     documents: Artifact | None = None
     sft: Artifact | None = None

@@ -14,6 +14,7 @@ from stages.core.feedback.agreement import krippendorff_alpha, num_shared
 from stages.core.feedback.annotators import AnnotatorQuality
 from stages.core.feedback.judgments import AnnotatorKind
 from stages.core.feedback.preferences import FeedbackData, Use
+from stages.core.wording import number, percent
 
 REPORT_FILE = "feedback.json"
 
@@ -109,7 +110,33 @@ def read_report(path: Path) -> FeedbackReport:
         raise UserError(f"{path}: {reason}; remove its folder and run again") from None
 
 
+def log_lines(report: FeedbackReport) -> list[str]:
+    """The pairs, the agreement and each annotator, for a log."""
+    uses = ", ".join(f"{count} {use}".replace("_", " ") for use, count in report.pairs.items())
+    alphas = [
+        f"alpha of {'people' if kind == 'human' else 'models'} {number(alpha)}"
+        for kind, alpha in report.alpha.items()
+        if alpha is not None
+    ]
+    shared = ", ".join((f"{report.num_shared} of them judged by several", *alphas))
+    first = f"{report.num_judgments} judgments of pairs: {uses or 'gold alone'}; {shared}"
+    return [first, *map(_annotator_line, report.annotators)]
+
+
 # ------------------------------------------------------------------------------------ helpers
+
+
+def _annotator_line(one: AnnotatorQuality) -> str:
+    parts = [f"{one.annotator}: {one.num_judgments} judgments"]
+    if one.gold_accuracy is not None:
+        parts.append(f"{percent(one.gold_accuracy)} of {one.num_gold} gold pairs as expected")
+    if one.agreement is not None:
+        parts.append(f"with the majority on {percent(one.agreement)} of {one.num_compared} pairs")
+    if one.share_of_a is not None:
+        parts.append(f"A in {percent(one.share_of_a)}")
+    if one.left_out:
+        parts.append(f"left out ({one.left_out})")
+    return ", ".join(parts)
 
 
 def _under_pseudonym(one: AnnotatorQuality, pseudonyms: Mapping[str, str]) -> AnnotatorQuality:

@@ -13,12 +13,11 @@ from stages.core.config import FeedbackSource
 from stages.core.errors import UserError
 from stages.core.feedback.judgments import Judgment
 from stages.core.feedback.preferences import FeedbackData, feedback_data
-from stages.core.feedback.report import REPORT_FILE, FeedbackReport, make_report
+from stages.core.feedback.report import REPORT_FILE, FeedbackReport, log_lines, make_report
 from stages.core.fetch.snapshots import Progress, Snapshot, keep, part_folder
 from stages.core.schemas import write_jsonl
 
 KINDS = ("preferences", "sft", "prompts")
-RESERVED_FILE = "reserved.jsonl"
 
 
 def fetch_feedback(source: FeedbackSource, cache: Path, progress: Progress) -> Snapshot:
@@ -36,7 +35,7 @@ def fetch_feedback(source: FeedbackSource, cache: Path, progress: Progress) -> S
     if not data.judgments:
         raise UserError(_why_none(source, judgments))
     report = make_report(data, source, pseudonyms)
-    _say(report)
+    print("\n".join(log_lines(report)), flush=True)
     return keep_feedback(cache, source, data, report)
 
 
@@ -77,12 +76,3 @@ def _why_none(source: FeedbackSource, judgments: list[Judgment]) -> str:
     # Without a server the page's address is known to ``rlhf up`` alone.
     place = address.rstrip("/") + page if address.startswith("http") else f"MLflow's page {page}"
     return f"nobody has judged a pair yet: open the queue ({place}) and answer, then run again"
-
-
-def _say(report: FeedbackReport) -> None:
-    """What came, for the log."""
-    used = ", ".join(f"{count} {use.replace('_', ' ')}" for use, count in report.pairs.items())
-    print(f"{report.num_judgments} judgments; pairs: {used or 'none'}", flush=True)
-    for one in report.annotators:
-        if one.left_out:
-            print(f"{one.annotator}: left out: {one.left_out}", flush=True)

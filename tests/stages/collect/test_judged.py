@@ -197,6 +197,10 @@ def test_no_training_record_of_any_kind_has_a_prompt_of_the_random_share(tmp_pat
     manifest = json.loads((folder / "manifest.json").read_text())
     assert [file.get("reserved") for file in manifest["preferences"]["train"]["files"]] == [None, 2]
 
+    reserved = list(read_jsonl(folder / "sft" / "reserved.jsonl"))
+    assert reserved == [{"prompt": f"who {n}?"} for n in range(3)]
+    assert not (folder / "labelled" / "reserved.jsonl").exists()
+
     out_dir = tmp_path / "runs" / "clean"
     out_dir.mkdir()
     cleaned, _ = clean.run(CleanConfig(), CleanInputs(datasets=datasets), Compute(), out_dir)

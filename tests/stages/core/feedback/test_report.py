@@ -7,7 +7,7 @@ import pytest
 from stages.core.config import FeedbackSource
 from stages.core.errors import UserError
 from stages.core.feedback.preferences import feedback_data
-from stages.core.feedback.report import make_report, read_report
+from stages.core.feedback.report import log_lines, make_report, read_report
 
 PSEUDONYMS = {"anna": "annotator-2", "ben": "annotator-1"}
 
@@ -65,6 +65,22 @@ def test_who_is_left_out_is_named_by_pseudonym_with_the_reason(judge):
     assert one.annotator == "annotator-1"
     assert one.left_out == "0 of 5 gold pairs as expected, below min_gold_accuracy=0.6"
     assert report.alpha == {"human": None}  # ben's do not count there either
+
+
+def test_the_log_shows_pairs_agreement_and_annotators(judge):
+    careless = [judge("ben", "a", f"g{n}", purpose="gold", expected="b") for n in range(5)]
+    shared = [judge(name, "a", "p") for name in ("anna", "carl")]
+    shared += [judge(name, "b", "q") for name in ("anna", "carl")]
+    source = FeedbackSource()
+    names = PSEUDONYMS | {"carl": "annotator-3"}
+    report = make_report(feedback_data([*careless, *shared], source, names), source, names)
+    assert log_lines(report) == [
+        "9 judgments of pairs: 2 train; 2 of them judged by several, alpha of people 1.00",
+        "annotator-1: 5 judgments, 0\u00a0% of 5 gold pairs as expected, A in 100\u00a0%, left out "
+        "(0 of 5 gold pairs as expected, below min_gold_accuracy=0.6)",
+        "annotator-2: 2 judgments, with the majority on 100\u00a0% of 2 pairs, A in 50\u00a0%",
+        "annotator-3: 2 judgments, with the majority on 100\u00a0% of 2 pairs, A in 50\u00a0%",
+    ]
 
 
 def test_a_report_survives_its_file_and_a_damaged_one_is_named(judge, tmp_path):

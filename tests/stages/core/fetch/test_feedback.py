@@ -115,7 +115,8 @@ def test_no_name_is_in_a_snapshot_or_the_log(run_id, capfd):
     for path in folder.iterdir():
         assert "anna" not in path.read_text(), path
     log = capfd.readouterr().out
-    assert "4 judgments; pairs: " in log
+    assert "4 judgments of pairs: " in log
+    assert f"{name}: 3 judgments, A in 50" in log
     assert "anna" not in log
 
 
