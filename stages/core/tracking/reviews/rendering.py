@@ -34,8 +34,10 @@ LONG_QUESTION = Room(3000, 16, _REST)
 LONG_ANSWERS = Room(16_000, 80, _REST)
 WHOLE_TRACE = Room(100_000, 1000, "\n\n*… all of it is among the attributes.*")
 EMPTY = "*(empty)*"
-SPECIAL = re.compile(r"[\\`*\[\]<~$&]|(?<!\w)_|_(?!\w)")
-"""What means something to Markdown anywhere."""
+SPECIAL = re.compile(
+    r"[\\`*\[\]<~$&]|(?<!\w)_|_(?!\w)|(?<=http):|(?<=https):|(?<=www)\.", re.IGNORECASE
+)
+"""What means something to Markdown anywhere. An address would take the escapes behind it along."""
 STARTS = re.compile(r"^(\s*)(\d*)([#+\-=>|:.)])")
 """What means something at the beginning of a line: headings, lists, quotes, tables, rules."""
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")

@@ -44,6 +44,7 @@ def test_both_answers_stand_under_headings_of_ours():
         ("> quote\n| a | b |", "\\> quote\\\n\\| a | b |"),
         ("\tx  y", "\u00a0\u00a0\u00a0\u00a0x\u00a0 y"),
         ("a\\", "a\\\\"),
+        ("<https://x.y/>, WWW.x.y", "\\<https\\://x.y/>, WWW\\.x.y"),
         ("\u202eabc\x07", "⟨RIGHT-TO-LEFT OVERRIDE⟩abc⟨U+0007⟩"),
         ("   \n ", ""),
     ],
