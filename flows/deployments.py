@@ -27,6 +27,7 @@ from prefect.types.entrypoint import EntrypointType
 from flows import stage_flows
 from flows.environment import CHECKOUT
 from flows.heartbeats import watch_heartbeats
+from flows.judge_flow import judge_pairs
 from flows.pipeline import align
 from flows.profiles import PROFILES
 from flows.promotion import promote
@@ -72,7 +73,7 @@ def deployments() -> list[RunnerDeployment]:
         made += [
             _deployment(stage_flow, f"on-{pool}", _summary(stage_flow), pool) for pool in POOLS
         ]
-    for other in (stage_flows.prepare_data, promote):
+    for other in (stage_flows.prepare_data, promote, judge_pairs):
         made.append(_deployment(other, "on-cpu", _summary(other), "cpu"))
     return made
 

@@ -54,6 +54,7 @@ FIGURES = {
         "score_sft",
         "score_policy",
     ),
+    "judge_pairs": ("num_judged", "inconsistent_share", "gold_accuracy", "dollars"),
 }
 """The figures worth a place on the terminal, by stage, as they are called after the last slash."""
 
