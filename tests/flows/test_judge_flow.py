@@ -14,6 +14,8 @@ from stages.core.errors import UserError
 from stages.core.feedback.judgments import Judgment
 from stages.core.feedback.pairs import CandidatePair, pair_id
 
+pytestmark = pytest.mark.slow
+
 
 def pair(number: int, reply_a: str = "GOOD", reply_b: str = "bad", **more: Any) -> CandidatePair:
     prompt = f"Question {number}?"
@@ -40,7 +42,6 @@ def ask_people(data_root: Path, request: pytest.FixtureRequest) -> Callable[...,
     return ask
 
 
-@pytest.mark.slow
 def test_what_nobody_has_judged_is_judged_once_and_marked_as_ai(
     prefect_server: None, ask_people: Callable[..., str], judge_server: Any
 ) -> None:
@@ -76,7 +77,6 @@ def test_what_nobody_has_judged_is_judged_once_and_marked_as_ai(
     assert len(tracking.judgments(experiment)) == 5
 
 
-@pytest.mark.slow
 def test_a_judge_that_does_not_answer_is_one_line_and_records_nothing(
     prefect_server: None, ask_people: Callable[..., str], judge_server: Any
 ) -> None:
