@@ -1,5 +1,6 @@
 """Remote sources through the flow, against real servers: Prefect's, MLflow's store and a web's."""
 
+import datetime
 import functools
 import json
 import threading
@@ -12,9 +13,13 @@ import pytest
 from flows import pipeline, progress
 from flows.plan import check, planned_stages
 from flows.profiles import cpu_demo, override
+from stages.core import tracking
 from stages.core.config import PipelineConfig
 from stages.core.errors import UserError
+from stages.core.feedback.judgments import Judgment
+from stages.core.feedback.pairs import CandidatePair, pair_id
 from stages.core.schemas import read_jsonl
+from stages.core.tracking.client import PatientClient, experiment_id
 
 pytestmark = pytest.mark.usefixtures("prefect_server", "data_root")
 
@@ -122,3 +127,57 @@ def test_remote_sources_count_as_data() -> None:
     stages = planned_stages(config)
     check(config, stages)
     assert "classifier" in stages
+
+
+@pytest.mark.slow
+def test_judgments_are_read_anew_and_their_run_records_them_without_names(
+    tiny_config: PipelineConfig, data_root: Path
+) -> None:
+    client = PatientClient()
+    run_id = client.create_run(experiment_id(client, "pipelines")).info.run_id
+    tracking.record_judgments("town", [judgment(n) for n in range(12)], run_id)
+    source = {"experiment": "town"}
+    config = override(
+        tiny_config,
+        {f"collect.{kind}.feedback": source for kind in ("preferences", "prompts")},
+    )
+    first = collect(config)
+    assert first.rows["collect"].metrics["preferences_feedback_human"] == 9
+    assert first.rows["collect"].metrics["preferences_held_out_feedback_human"] == 3
+    assert collect(config).rows["collect"].state == "reused"
+
+    found = client.search_runs(
+        [experiment_id(client, "tiny")], "attributes.run_name = 'collect'", max_results=10
+    )
+    (run,) = (run for run in found if "reused_from" not in run.data.tags)
+    assert run.data.metrics["feedback_judgments_human"] == 12
+    (report,) = client.list_artifacts(run.info.run_id, "stage/feedback")
+    text = Path(client.download_artifacts(run.info.run_id, report.path)).read_text()
+    assert json.loads(text)["by_annotator"] == {tracking.pseudonym("town", "anna@host.org"): 12}
+    assert "anna" not in str(run.to_dictionary())
+    for path in (data_root / "runs" / "collect").rglob("*.*"):
+        assert path.is_dir() or "anna" not in path.read_text(), path
+
+    tracking.record_judgments("town", [judgment(12)], run_id)
+    assert collect(config).rows["collect"].state == "done"
+
+
+def judgment(number: int) -> Judgment:
+    """A pair of the random share for every fourth number."""
+    prompt, replies = f"Question {number}?", ("Yes.", "No.")
+    pair = CandidatePair(
+        pair_id=pair_id(prompt, *replies),
+        prompt=prompt,
+        reply_a=replies[0],
+        reply_b=replies[1],
+        purpose="random" if number % 4 == 3 else "chosen",
+    )
+    return Judgment(
+        judgment_id="",
+        trace_id="",
+        queue="",
+        pair=pair,
+        verdict="a",
+        annotator="anna@host.org",
+        created_at=datetime.datetime(2026, 11, 2, tzinfo=datetime.UTC),
+    )
