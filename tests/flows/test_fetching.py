@@ -144,6 +144,7 @@ def test_judgments_are_read_anew_and_their_run_records_them_without_names(
     first = collect(config)
     assert first.rows["collect"].metrics["preferences_feedback_human"] == 9
     assert first.rows["collect"].metrics["preferences_held_out_feedback_human"] == 3
+    assert len(list(data_root.glob("runs/collect/*/prompts/reserved.jsonl"))) == 1
     assert collect(config).rows["collect"].state == "reused"
 
     found = client.search_runs(

@@ -22,7 +22,7 @@ class FeedbackSource(Frozen):
     experiment: str = "feedback"
     """MLflow experiment that holds the queues."""
     queues: tuple[str, ...] = ()
-    """Names of the queues to read; none: all."""
+    """Names of the rounds to read, without their reviewers; none: all."""
     annotators: Literal["human", "ai", "all"] = "human"
     """Whose judgments count. Where both judged a pair, people decide."""
     conflicts: Literal["majority", "drop", "keep"] = "majority"
@@ -47,6 +47,16 @@ class FeedbackSource(Frozen):
         except ValueError:
             raise ValueError("a time is written as 2026-11-01 or 2026-11-01T08:00+01:00") from None
         return text
+
+    @field_validator("queues")
+    @classmethod
+    def _check_queues(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if any(" · " in name for name in names):
+            raise ValueError(
+                "settings are logged and stored, so no reviewer's login may stand in one: name the "
+                "round alone, such as round 1"
+            )
+        return names
 
     @field_validator("experiment")
     @classmethod

@@ -69,6 +69,9 @@ def make_report(
     counted = data.judgments
     heard = [one for one in counted if data.uses[one.judgment_id] not in ("left_out", "gold")]
     shown = [_under_pseudonym(one, pseudonyms) for one in data.annotators]
+    by_annotator: Counter[str] = Counter()
+    for one in shown:  # of one login in two spellings there are two
+        by_annotator[one.annotator] += one.num_judgments
     kinds = sorted({one.annotator_kind for one in counted})
     by_kind = {kind: [one for one in heard if one.annotator_kind == kind] for kind in kinds}
     times = [one.created_at.astimezone(datetime.UTC) for one in counted]
@@ -77,7 +80,7 @@ def make_report(
         num_judgments=len(counted),
         by_kind=Counter(one.annotator_kind for one in counted),
         by_queue=Counter(sorted(one.queue for one in counted)),
-        by_annotator={one.annotator: one.num_judgments for one in shown},
+        by_annotator=by_annotator,
         annotators=tuple(sorted(shown, key=lambda one: (one.kind, one.annotator))),
         pairs=data.num_pairs,
         num_conflicts=data.num_conflicts,
@@ -92,7 +95,7 @@ def make_report(
                 trace_id=one.trace_id,
                 use=data.uses[one.judgment_id],
             )
-            for one in sorted(counted, key=lambda one: one.judgment_id)
+            for one in sorted(counted, key=lambda judgment: judgment.judgment_id)
         ),
     )
 

@@ -30,7 +30,8 @@ def counting(judgments: Iterable[Judgment], source: FeedbackSource) -> list[Judg
             continue
         if (since and judgment.created_at < since) or (until and judgment.created_at >= until):
             continue
-        last[judgment.annotator_kind, judgment.annotator, judgment.pair.pair_id] = judgment
+        login = judgment.annotator.strip().lower()  # as MLflow's page takes it
+        last[judgment.annotator_kind, login, judgment.pair.pair_id] = judgment
     return sorted(last.values(), key=lambda one: (one.pair.pair_id, one.created_at))
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from stages.collect.splitting import Keyed, place, take_subset, write_splits
+from stages.collect.splitting import Keyed, place, settled, take_subset, write_splits
 from stages.core.errors import UserError
 from stages.core.schemas import read_jsonl, write_jsonl
 
@@ -132,6 +132,19 @@ def test_rows_keep_their_order_when_a_key_moves(tmp_path):
     ]
     assert write_splits(rows, 0.0, paths) == (10, 0)
     assert write_splits(rows[::2], 1e-12, paths) == (5, 0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_settled_rows_stay_on_their_side_when_others_move(tmp_path, share):
+    paths = tmp_path / "train.jsonl", tmp_path / "held_out.jsonl"
+    free = [Keyed({"key": key}, key) for key in "abc"]
+    for split, path in zip(("train", "held_out"), paths, strict=True):
+        fixed = settled([Keyed({"key": "fixed"}, key) for key in "abcdef"], split)
+        counts = write_splits([*free, *fixed], share, paths)
+        assert sum(counts) == 9
+        rows = [row["key"] for row in read_jsonl(path)]
+        assert rows.count("fixed") == 6
+        assert all(counts) or share == 0
 
 
 def test_a_subset_keeps_the_order(tmp_path):

@@ -25,6 +25,11 @@ def test_of_several_judgments_of_one_annotator_about_one_pair_the_last_counts(ju
     }
 
 
+def test_a_login_in_another_spelling_is_the_same_annotator(judge):
+    first, second = judge("Anna", "a"), judge("anna", "b")
+    assert counting([first, second], FeedbackSource()) == [second]
+
+
 def test_whose_judgments_count(judge):
     person, model = judge(), judge("m", kind="ai")
     for annotators, kept in (("human", [person]), ("ai", [model]), ("all", [person, model])):

@@ -3,6 +3,7 @@
 import datetime
 
 import pytest
+from pydantic import ValidationError
 
 from stages.core import tracking
 from stages.core.config import CollectConfig, DataSource, FeedbackSource, ReviewQueueConfig
@@ -154,6 +155,11 @@ def test_settings_that_leave_no_judgment_are_named(run_id):
         fetch(FeedbackSource(since="2027-01-01"), cache_folder(), quiet)
     with pytest.raises(UserError, match="no review queue called 'round 9'"):
         fetch(FeedbackSource(queues=("round 9",)), cache_folder(), quiet)
+
+
+def test_no_login_may_stand_in_the_settings():
+    with pytest.raises(ValidationError, match="name the round alone"):
+        FeedbackSource(queues=("round 1 · anna@example.org",))
 
 
 def test_all_kinds_of_a_run_take_the_same_snapshot(run_id, capfd):
