@@ -53,14 +53,10 @@ def export(options: argparse.Namespace, console: Console) -> None:
     from stages.core import tracking  # brings mlflow
     from stages.core.feedback.preferences import feedback_data
 
-    source = FeedbackSource(
-        experiment=options.experiment,
-        queues=tuple(options.queue),
-        annotators=options.annotators,
-    )
+    source = FeedbackSource(experiment=options.experiment, annotators=options.annotators)
     with tracking.impatiently():
         tracking.set_up()
-        judgments = tracking.judgments(source.experiment, source.queues)
+        judgments = tracking.judgments(source.experiment, tuple(options.queue))
         people = {one.annotator for one in judgments if one.annotator_kind == "human"}
         pseudonyms = {name: tracking.pseudonym(source.experiment, name) for name in people}
         published = tracking.published_pairs(source.experiment)
