@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import Pause
 from prefect.settings import PREFECT_UI_URL
 
-from flows import fetching, progress, recovery
+from flows import fetching, lineage, progress, recovery
 from flows.approval import StoppedByPersonError
 from flows.hand_over import stage_inputs
 from flows.plan import OUTPUTS, stage_config
@@ -88,6 +88,7 @@ def run_stages(
     forced: Sequence[str] = (),
     before: BeforeStage = lambda stage, config, results: config,
     champion: Callable[[Mapping[str, Frozen]], Artifact | None] = lambda outputs: None,
+    previous: Callable[[], Artifact | None] = lambda: None,
 ) -> dict[str, Frozen]:
     """Run ``stages`` in their order, each with what the ones before it returned.
 
@@ -96,6 +97,7 @@ def run_stages(
         forced: stages that are made again though their result is there.
         before: called before each stage; returns the configuration to go on with.
         champion: finds the model that the evaluation compares the policy with.
+        previous: finds the reward model that the new one's card compares it with.
 
     Returns:
         The outputs of all stages in ``results``.
@@ -104,15 +106,22 @@ def run_stages(
         UserError: a stage refused its data or settings, or needs one that did not run.
         StageCrashedError: a stage's process ended without a result, retries included.
     """
+    if "collect" in stages and fetching.is_needed(config):
+        results |= _collected(run_id)
+    tracking.tag_run(run_id, lineage.feedback_tags(results))
     outputs = {stage: _outputs(result) for stage, result in results.items()}
     states: dict[str, State[Any]] = {}
     for stage in stages:
         config = before(stage, config, results)
+        if stage in results:
+            continue
         if stage == "collect" and fetching.is_needed(config):
+            tracking.tag_run(run_id, lineage.before_fetching(config))
             states["fetch"] = fetching.fetch(config.collect, config.compute, return_state=True)
             outputs["fetch"] = states["fetch"].result()
         opponent = champion(outputs) if stage == "evaluate" else None
-        inputs, upstream = stage_inputs(stage, config, outputs, opponent)
+        rival = previous() if stage == "reward_model_card" else None
+        inputs, upstream = stage_inputs(stage, config, outputs, opponent, rival)
         stage_task = run_or_reuse.with_options(name=stage, task_run_name=stage)
         states[stage] = stage_task(
             stage_config(config, stage),
@@ -125,6 +134,8 @@ def run_stages(
         )
         results[stage] = states[stage].result()
         outputs[stage] = _outputs(results[stage])
+        if stage == "collect":
+            tracking.tag_run(run_id, lineage.feedback_tags(results))
     return outputs
 
 
@@ -169,6 +180,14 @@ def _outlive_reader() -> None:
     for stream in (sys.stdout, sys.stderr):
         for name in ("write", "flush"):
             setattr(stream, name, forgiving(getattr(stream, name)))
+
+
+def _collected(run_id: str) -> Results:
+    """What this run has collected, where it begins again after a crash or an answer: databases and
+    review queues may hold more since, and a run is about what it began with."""
+    if (prefect.runtime.flow_run.run_count or 1) <= 1:
+        return {}
+    return bring(tracking.earlier_run(run_id), run_id, ["collect"])
 
 
 def _outputs(result: StageResult) -> Frozen:

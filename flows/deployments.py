@@ -26,12 +26,15 @@ from prefect.types.entrypoint import EntrypointType
 
 from flows import stage_flows
 from flows.environment import CHECKOUT
+from flows.feedback_watch import NAME as WATCH
+from flows.feedback_watch import retrain_on_new_judgments, watch_feedback
 from flows.heartbeats import watch_heartbeats
 from flows.judge_flow import judge_pairs
 from flows.pipeline import align
 from flows.profiles import PROFILES
 from flows.promotion import promote
 from flows.recovery import OWN_TAG
+from flows.retrain import retrain, retrain_demo, with_feedback
 from stages.core.artifacts import write_atomically
 from stages.core.config import PipelineConfig
 from stages.core.errors import UserError
@@ -42,14 +45,17 @@ ONE_AFTER_THE_OTHER = ConcurrencyLimitConfig(
     limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE
 )
 NO_SECOND = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+RETRAIN = "retrain"
 RETRAIN_SCHEDULE = Cron("0 4 * * 0", timezone="UTC", active=False, slug="weekly", parameters={})
+WATCH_SCHEDULE = Cron("*/5 * * * *", timezone="UTC", active=False, slug="often", parameters={})
 CRON_SLUG = "cron"
 """By it a second ``rlhf deploy --cron`` finds the schedule of the first and changes that one."""
 HEADER = "# Written by `python -m flows.deployments`, and checked by the tests: change it there.\n"
 
 
 def deployments() -> list[RunnerDeployment]:
-    """All deployments: the chain once a profile, its retraining, and each stage on each pool."""
+    """All deployments: the chain once a profile, its retraining and what watches for judgments, and
+    each stage on each pool."""
     made = [
         _deployment(
             align,
@@ -60,7 +66,9 @@ def deployments() -> list[RunnerDeployment]:
         )
         for name, make in PROFILES.items()
     ]
-    made.append(retraining("retrain", PROFILES["cpu-demo"](), RETRAIN_SCHEDULE))
+    made.append(retraining(RETRAIN, retrain_demo(), RETRAIN_SCHEDULE))
+    watch = (watch_feedback, WATCH, _summary(watch_feedback), "cpu")
+    made.append(_deployment(*watch, schedule=WATCH_SCHEDULE, limit=NO_SECOND))
     for stage_flow in (
         stage_flows.pretrain,
         stage_flows.sft,
@@ -79,19 +87,19 @@ def deployments() -> list[RunnerDeployment]:
 
 
 def retraining(name: str, config: PipelineConfig, schedule: Schedule) -> RunnerDeployment:
-    """The whole chain on a schedule. Stages whose data and settings have not changed are reused; a
-    run that is due while the last one still runs is cancelled.
+    """Retraining from people's judgments on a schedule. It ends at once where nothing is new; a run
+    that is due while the last one still runs is cancelled.
 
     Raises:
         UserError: the schedule falls where clocks change.
     """
     check_schedule(schedule)
     return _deployment(
-        align,
+        retrain,
         name,
-        "The whole chain on a schedule; what has not changed is reused.",
+        _summary(retrain),
         "gpu" if config.compute.device == "cuda" else "cpu",
-        {"config": config.model_dump(mode="json")},
+        {"config": with_feedback(config).model_dump(mode="json")},
         schedule,
         NO_SECOND,
     )
@@ -131,11 +139,12 @@ def check_schedule(schedule: Schedule) -> None:
 
 
 def deploy(more: list[RunnerDeployment] | None = None) -> list[str]:
-    """Bring pools, deployments and the automation to the server; return the deployments' names.
+    """Bring pools, deployments and automations to the server; return the deployments' names.
 
     What is there already is brought up to date, but limits that somebody set on a pool stay, and so
     does when a deployment runs: its schedules, and whether it is paused. Only those of ``more`` get
-    the schedules that they come with.
+    the schedules that they come with. New judgments start the last of them, or ``retrain/retrain``
+    where there never was one.
 
     Raises:
         UserError: one of ``more`` has the name of another deployment.
@@ -153,6 +162,8 @@ def deploy(more: list[RunnerDeployment] | None = None) -> list[str]:
     for deployment in [*built_in, *more]:
         deployment.apply()
     watch_heartbeats()
+    own = f"{retrain.name}/{RETRAIN}"
+    retrain_on_new_judgments(more[-1].full_name if more else own, instead=bool(more))
     return [deployment.full_name for deployment in [*built_in, *more]]
 
 

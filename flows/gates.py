@@ -1,10 +1,11 @@
 """Where a chain stops because of what its own stages measured."""
 
 import json
+from collections.abc import Mapping
 
 from prefect.logging import get_run_logger
 
-from flows import chain, progress
+from flows import approval, chain, progress
 from stages.core import tracking
 from stages.core.artifacts import StageResult, data_root
 from stages.core.config import PipelineConfig, RewardModelGate
@@ -53,6 +54,28 @@ def check_reward_model(
     )
 
 
+def before_ppo(
+    run_id: str, stage: str, config: PipelineConfig, results: chain.Results
+) -> PipelineConfig:
+    """Before PPO: the reward model's gate, and a person's yes where one is asked. Returns the
+    configuration with the answer.
+
+    Raises:
+        UserError: the reward model does not pass.
+        StoppedByPersonError: the answer is to stop.
+    """
+    if stage != "ppo":
+        return config
+    check_reward_model(config, run_id, results)
+    source = next((s for s in (CARD, "reward_model") if s in results), "")
+    if config.approval.before_ppo == "off" or not source:  # without one, ppo itself says so
+        return config
+    return approval.before_ppo(config, _figures_table(results[source].metrics))
+
+
+# ------------------------------------------------------------------------------------ helpers
+
+
 def _gate_of(card: StageResult) -> RewardModelGate:
     spec = json.loads((data_root() / "runs" / CARD / card.key / SPEC_FILE).read_text("utf-8"))
     return RewardModelGate.model_validate(spec["config"]["gate"])
@@ -61,3 +84,19 @@ def _gate_of(card: StageResult) -> RewardModelGate:
 def _warn(text: str) -> None:
     get_run_logger().warning(text)
     progress.current().warn(CARD, text)
+
+
+def _figures_table(figures: Mapping[str, float]) -> str:
+    """Each figure in a row, with its interval where it has one."""
+    lines = [
+        f"| {name} | {value:.4g} | {_interval(figures, name)} |"
+        for name, value in sorted(figures.items())
+        if not name.endswith(("_low", "_high"))
+    ]
+    head = "The reward model's figures:\n\n| figure | value | 95 % interval |\n|---|---|---|\n"
+    return head + "\n".join(lines) + "\n"
+
+
+def _interval(figures: Mapping[str, float], name: str) -> str:
+    low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
+    return "" if low is None or high is None else f"{low:.3g} to {high:.3g}"

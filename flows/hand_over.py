@@ -19,12 +19,14 @@ def stage_inputs(
     config: PipelineConfig,
     outputs: Mapping[str, Frozen],
     champion: Artifact | None = None,
+    previous: Artifact | None = None,
 ) -> Inputs:
     """A stage's inputs from the ``outputs`` of the stages before it, and the names of the stages
     they came from.
 
     Args:
         champion: the model that the policy is compared with, where there is one.
+        previous: the reward model that the new one is compared with, where there is one.
 
     Raises:
         UserError: a file of the user's is gone, or an earlier run lacks a stage.
@@ -56,7 +58,7 @@ def stage_inputs(
         kind = contracts.GuardModelInputs if is_guard else contracts.RewardModelInputs
         return kind.model_validate(given), ("clean", "sft")
     if stage == "reward_model_card":
-        return _reward_model_card(data, sft, outputs)
+        return _reward_model_card(data, sft, outputs, previous)
     if stage == "ppo":
         return _ppo(config, data, sft, outputs)
     if stage == "benchmarks":
@@ -109,13 +111,17 @@ def _classifier(
 
 
 def _reward_model_card(
-    data: contracts.Datasets, sft: Artifact, outputs: Mapping[str, Frozen]
+    data: contracts.Datasets,
+    sft: Artifact,
+    outputs: Mapping[str, Frozen],
+    previous: Artifact | None,
 ) -> Inputs:
     inputs = contracts.RewardModelCardInputs(
         model=sft,
         reward_model=_reward_model(outputs, "reward_model_card"),
         preferences=_given(data.preferences),
         guard_model=_guard_model(outputs),
+        previous=previous,
     )
     return inputs, ("clean", "sft", "reward_model", *_there(outputs, "guard_model"))
 

@@ -1,6 +1,6 @@
 """The flow ``align``: the whole chain, from raw data to an evaluated and registered policy."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -11,13 +11,14 @@ from prefect.logging.handlers import APILogWorker
 from prefect.states import Cancelled, Completed
 
 from flows import approval, chain
-from flows.gates import check_reward_model
+from flows.gates import before_ppo
 from flows.plan import OUTPUTS, OptionalStageName, check, planned_stages, position
 from flows.profiles import cpu_demo
 from flows.promotion import Opponent
 from flows.publishing import REFUSED, publish
 from flows.refusals import refusals_as_states
 from stages.core import tracking
+from stages.core.artifacts import Artifact
 from stages.core.config import PipelineConfig
 from stages.core.errors import UserError
 from stages.core.form import parameter
@@ -63,25 +64,54 @@ def align(
     start = position(stages, from_stage) if from_stage else 0
     earlier = tracking.earlier_run(earlier_run) if earlier_run else None
     forced = stages if fresh else stages[start:] if from_stage else ()
+    taken: list[str] = []
     if earlier:
         # All that there are: the earlier run may have had other stages than this one would.
         taken, stages = list(OUTPUTS)[: list(OUTPUTS).index(stages[start])], stages[start:]
     check(config, stages)
     approval.check(config)
+
+    def brought(run_id: str) -> chain.Results:
+        return chain.bring(earlier, run_id, taken) if earlier is not None else {}
+
+    return run_chain(config, stages, _run_name_of(config), forced=forced, brought=brought)
+
+
+def run_chain(
+    config: PipelineConfig,
+    stages: Sequence[str],
+    name: str,
+    *,
+    forced: Sequence[str] = (),
+    brought: Callable[[str], chain.Results] = lambda run_id: {},
+    previous: Callable[[], Artifact | None] = lambda: None,
+) -> Any:
+    """Run ``stages`` in an MLflow run called ``name``, publish the policy where it is evaluated,
+    and return what the flow ends with: the figures of the last stage, or a state that says why not.
+
+    Args:
+        forced: stages that are made again though their result is there.
+        brought: finds the results of the stages that are not run, given the MLflow run's id.
+        previous: finds the reward model that the new one is compared with.
+
+    Raises:
+        UserError: a setting, file or data that only the user can mend.
+        StageCrashedError: a stage's process ended without a result, retries included.
+    """
     results: chain.Results = {}
     opponent, refusals = Opponent(config), list[str]()
     try:
-        with chain.pipeline_run(config, _run_name_of(config), results) as run_id:
-            if earlier is not None:
-                results |= chain.bring(earlier, run_id, taken)
+        with chain.pipeline_run(config, name, results) as run_id:
+            results |= brought(run_id)
             outputs = chain.run_stages(
                 config,
                 stages,
                 run_id,
                 results,
                 forced=forced,
-                before=partial(_before_ppo, run_id),
+                before=partial(before_ppo, run_id),
                 champion=opponent.find,
+                previous=previous,
             )
             if "evaluate" in outputs:
                 refusals = publish(config, run_id, outputs, results, opponent)
@@ -104,35 +134,3 @@ def send_pending_records() -> None:
 
 def _run_name_of(config: PipelineConfig) -> str:
     return f"{config.profile} seed {config.seed}"
-
-
-def _before_ppo(
-    run_id: str, stage: str, config: PipelineConfig, results: chain.Results
-) -> PipelineConfig:
-    if stage != "ppo":
-        return config
-    check_reward_model(config, run_id, results)
-    return _ask_before_ppo(config, results)
-
-
-def _ask_before_ppo(config: PipelineConfig, results: chain.Results) -> PipelineConfig:
-    source = next((s for s in ("reward_model_card", "reward_model") if s in results), "")
-    if config.approval.before_ppo == "off" or not source:  # without one, ppo itself says so
-        return config
-    return approval.before_ppo(config, _figures_table(results[source].metrics))
-
-
-def _figures_table(figures: Mapping[str, float]) -> str:
-    """Each figure in a row, with its interval where it has one."""
-    lines = [
-        f"| {name} | {value:.4g} | {_interval(figures, name)} |"
-        for name, value in sorted(figures.items())
-        if not name.endswith(("_low", "_high"))
-    ]
-    head = "The reward model's figures:\n\n| figure | value | 95 % interval |\n|---|---|---|\n"
-    return head + "\n".join(lines) + "\n"
-
-
-def _interval(figures: Mapping[str, float], name: str) -> str:
-    low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
-    return "" if low is None or high is None else f"{low:.3g} to {high:.3g}"

@@ -69,6 +69,8 @@ NEEDED_DATA = {
     "reward_model": ("preferences", "prompts"),
     "ppo": ("prompts",),
 }
+KEPT = ("base_model", "tokenizer", "pretrain", "sft", "classifier")
+"""Stages that a retraining takes from the run that it starts from."""
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -86,14 +88,16 @@ def planned_stages(config: PipelineConfig, until: str = "") -> tuple[str, ...]:
                 "base_model.source a model folder, a .gguf file or a hub name"
             )
         left_out.add("pretrain")
-    optional = {
-        "guard_model": config.clean.guard_share,
-        "classifier": config.collect.labelled.is_given,
-        "benchmarks": config.benchmarks.suites,
-    }
-    left_out |= {stage for stage, wanted in optional.items() if not wanted}
+    left_out |= _not_wanted(config)
     stages = tuple(stage for stage in OUTPUTS if stage not in left_out)
     return stages[: position(stages, until) + 1] if until else stages
+
+
+def retraining_stages(config: PipelineConfig) -> tuple[str, ...]:
+    """The stages that a retraining runs: those that judgments change. The SFT model is made again
+    only where it learns from judgments, too (``collect.sft.feedback``)."""
+    kept = set(KEPT) - ({"sft"} if config.collect.sft.feedback else set())
+    return tuple(stage for stage in OUTPUTS if stage not in kept | _not_wanted(config))
 
 
 def position(stages: tuple[str, ...], stage: str) -> int:
@@ -147,6 +151,15 @@ def check_harness() -> None:
 
 
 # ------------------------------------------------------------------------------------ helpers
+
+
+def _not_wanted(config: PipelineConfig) -> set[str]:
+    optional = {
+        "guard_model": config.clean.guard_share,
+        "classifier": config.collect.labelled.is_given,
+        "benchmarks": config.benchmarks.suites,
+    }
+    return {stage for stage, wanted in optional.items() if not wanted}
 
 
 def _check_data(config: PipelineConfig, stages: Sequence[str]) -> None:

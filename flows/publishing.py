@@ -6,9 +6,10 @@ from pathlib import Path
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows import progress
+from flows import lineage, progress
 from flows.chain import Results
 from flows.promotion import Opponent, ask_and_promote, make_champion
+from flows.reward_model_change import show_change
 from flows.servers import mlflow_address
 from stages.core import tracking
 from stages.core.config import Frozen, PipelineConfig
@@ -62,12 +63,15 @@ def publish(
         "base_digest": sft.model.digest,
         "gate": verdict,
         "gate_table": _gate_table(config, metrics),
+        **lineage.feedback_tags(results),
     }
     if opponent.number:
         tags[tracking.COMPARED_WITH] = opponent.number
     policy = ppo.adapter or ppo.model  # no adapter where all weights were trained
     version = tracking.register_policy(run_id, policy.locate(), tags)
     tracking.tag_run(run_id, {"policy_gate": verdict, "policy_version": version})
+    lineage.tag_judged(results, run_id, version)
+    show_change(results, run_id)
     page = mlflow_address() + tracking.run_page(run_id)
     links = f"[MLflow run]({page}) · policy: `{tracking.POLICY}` version {version} (challenger)\n\n"
     text = links + _report_text(report)

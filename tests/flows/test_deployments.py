@@ -41,7 +41,7 @@ def test_each_profile_and_each_stage_is_deployed_on_its_pool() -> None:
     }
     assert pools["align/cpu-demo"] == "cpu"
     assert pools["align/single-gpu"] == "gpu"
-    assert pools["align/retrain"] == "cpu"
+    assert pools["retrain/retrain"] == "cpu"
     for stage in ("pretrain", "sft", "reward-model", "ppo", "evaluate"):
         assert (pools[f"{stage}/on-cpu"], pools[f"{stage}/on-gpu"]) == ("cpu", "gpu")
     assert pools["prepare-data/on-cpu"] == pools["promote/on-cpu"] == "cpu"
@@ -82,12 +82,12 @@ def test_a_server_takes_them_and_a_second_time_changes_nothing() -> None:
     with get_client(sync_client=True) as client:
         assert client.read_work_pool("gpu").concurrency_limit == 1
         assert client.read_work_pool("cpu").concurrency_limit is None
-        stored = client.read_deployment_by_name("align/nightly")
+        stored = client.read_deployment_by_name("retrain/nightly")
         assert stored.global_concurrency_limit is not None
         assert stored.global_concurrency_limit.limit == 1
         assert [item.schedule.timezone for item in stored.schedules] == ["UTC"]
         assert stored.schedules[0].active
-        retrain = client.read_deployment_by_name("align/retrain")
+        retrain = client.read_deployment_by_name("retrain/retrain")
         assert not retrain.schedules[0].active
         assert len(client.read_automations_by_name(heartbeats.AUTOMATION)) == 1
 
@@ -132,11 +132,10 @@ def test_a_schedule_given_on_the_command_line_is_applied_each_time(
             assert [(item.schedule.cron, item.active) for item in stored] == [(line, True)]
 
 
-@pytest.mark.parametrize("name", ["retrain", *PROFILES])
-def test_no_deployment_takes_the_name_of_a_built_in_one(name: str) -> None:
+def test_no_deployment_takes_the_name_of_a_built_in_one() -> None:
     schedule = deployments.cron("0 4 * * *", "UTC")
-    with pytest.raises(UserError, match=f"--name {name}: align/{name} is a deployment of its own"):
-        deployments.deploy([deployments.retraining(name, cpu_demo(), schedule)])
+    with pytest.raises(UserError, match="--name retrain: retrain/retrain is a deployment"):
+        deployments.deploy([deployments.retraining("retrain", cpu_demo(), schedule)])
 
 
 @pytest.mark.slow
@@ -156,6 +155,6 @@ def test_prefects_own_command_deploys_the_file() -> None:
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     with get_client(sync_client=True) as client:
-        stored = client.read_deployment_by_name("align/retrain")
-        assert stored.entrypoint == "flows.pipeline.align"
+        stored = client.read_deployment_by_name("retrain/retrain")
+        assert stored.entrypoint == "flows.retrain.retrain"
         assert json.loads(json.dumps(stored.parameters))["config"]["profile"] == "cpu-demo"

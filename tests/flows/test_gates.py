@@ -6,7 +6,7 @@ import mlflow
 import pytest
 from prefect import flow
 
-from flows import gates, pipeline, progress
+from flows import gates, progress
 from flows.profiles import cpu_demo, override
 from flows.refusals import refusals_as_states
 from stages.core import tracking
@@ -50,8 +50,8 @@ def gated(config: PipelineConfig, run_id: str, metrics: dict[str, float] | None)
         results["reward_model_card"] = StageResult(
             stage="reward_model_card", key="key", outputs={}, metrics=metrics, files={}
         )
-    assert pipeline._before_ppo(run_id, "sft", config, {}) is config  # other stages pass
-    return pipeline._before_ppo(run_id, "ppo", config, results).ppo.kl_coef
+    assert gates.before_ppo(run_id, "sft", config, {}) is config  # other stages pass
+    return gates.before_ppo(run_id, "ppo", config, results).ppo.kl_coef
 
 
 def run(metrics: dict[str, float] | None, **changes: object) -> tuple[Any, str | None, list[str]]:

@@ -10,7 +10,14 @@ One parent run a pipeline run, one nested run a stage. ``pipeline_runs`` is the 
 
 from stages.core.tracking.client import address, git_commit, impatiently, set_up
 from stages.core.tracking.earlier_results import EarlierRun, earlier_run, fetch
-from stages.core.tracking.lineage import Learned, experiment_page, last_learned, run_tags
+from stages.core.tracking.lineage import (
+    Learned,
+    experiment_page,
+    experiment_tags,
+    last_learned,
+    run_tags,
+    tag_experiment,
+)
 from stages.core.tracking.overview import RunLine, VersionLine, last_runs, policy_versions
 from stages.core.tracking.pipeline_runs import (
     end_abandoned_runs,
@@ -20,6 +27,7 @@ from stages.core.tracking.pipeline_runs import (
     log_report,
     log_reused,
     made_in,
+    measure_run,
     run_page,
     start_pipeline_run,
     start_run,
@@ -91,6 +99,7 @@ __all__ = [
     "end_pipeline_run",
     "end_suspended_runs",
     "experiment_page",
+    "experiment_tags",
     "fetch",
     "git_commit",
     "has_begun_here",
@@ -107,6 +116,7 @@ __all__ = [
     "log_reused",
     "log_table",
     "made_in",
+    "measure_run",
     "open_queue",
     "pending_pairs",
     "policy_versions",
@@ -129,6 +139,7 @@ __all__ = [
     "start_pipeline_run",
     "start_run",
     "suspend_pipeline_run",
+    "tag_experiment",
     "tag_pairs",
     "tag_run",
     "version_tags",

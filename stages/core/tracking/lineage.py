@@ -5,8 +5,8 @@
 | ``feedback_snapshot`` | run, version | digests of the snapshots of preferences, joined by commas |
 | ``feedback_judgments`` | run, version | how many judgments they hold |
 | ``feedback_annotators`` | run, version | how many people and models gave them |
-| ``feedback_until`` | run, version | what was judged before this time was read: ISO 8601, UTC |
-| ``feedback_experiments`` | run, version | a JSON list: the experiments whose queues were read |
+| ``feedback_until`` | run, version | when the last judgment read was given: ISO 8601, UTC |
+| ``feedback_seen`` | run | how many judgments there were, as JSON: {"feedback": {"human": 9}} |
 | ``started_from`` | run | the run whose SFT model a retraining started from |
 | ``started_from_version`` | run | the version of the policy that this run had made |
 | ``rlhf.used_in_run`` | trace of a pair | the last pipeline run that learned from its judgment |
@@ -20,13 +20,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from stages.core.tracking.client import PatientClient
+from stages.core.tracking.client import PatientClient, experiment_id
 
 FEEDBACK_SNAPSHOT = "feedback_snapshot"
 FEEDBACK_JUDGMENTS = "feedback_judgments"
 FEEDBACK_ANNOTATORS = "feedback_annotators"
 FEEDBACK_UNTIL = "feedback_until"
-FEEDBACK_EXPERIMENTS = "feedback_experiments"
+FEEDBACK_SEEN = "feedback_seen"
 STARTED_FROM = "started_from"
 STARTED_FROM_VERSION = "started_from_version"
 USED_IN_RUN = "rlhf.used_in_run"
@@ -45,7 +45,9 @@ class Learned:
     pipeline: str
     """Its MLflow experiment, which is called as the profile."""
     until: datetime
-    """It has read what was judged before this time."""
+    """When the last judgment was given that it has read."""
+    seen: Mapping[str, int]
+    """How many judgments there were, by who gave them: human, ai."""
     version: str
     """Of ``rlhf-policy``."""
 
@@ -68,17 +70,22 @@ def last_learned(feedback: str, pipeline: str = "") -> Learned | None:
     )
     newest = ["attributes.start_time DESC"]
     runs = client.search_runs(ids, wanted, max_results=MAX_RUNS, order_by=newest)
-    learned = [
-        Learned(
-            run_id=run.info.run_id,
-            name=run.info.run_name,
-            pipeline=names[run.info.experiment_id],
-            until=datetime.fromisoformat(run.data.tags[FEEDBACK_UNTIL]).astimezone(UTC),
-            version=run.data.tags[POLICY_VERSION],
+    learned = []
+    for run in runs:
+        tags = run.data.tags
+        seen = json.loads(tags.get(FEEDBACK_SEEN, "{}")).get(feedback)
+        if seen is None:
+            continue
+        learned.append(
+            Learned(
+                run_id=run.info.run_id,
+                name=run.info.run_name,
+                pipeline=names[run.info.experiment_id],
+                until=datetime.fromisoformat(tags[FEEDBACK_UNTIL]).astimezone(UTC),
+                seen=seen,
+                version=tags[POLICY_VERSION],
+            )
         )
-        for run in runs
-        if feedback in json.loads(run.data.tags.get(FEEDBACK_EXPERIMENTS, "[]"))
-    ]
     return max(learned, key=lambda run: run.until, default=None)
 
 
@@ -94,3 +101,17 @@ def experiment_page(name: str, part: str = "runs") -> str:
     if experiment is None or experiment.lifecycle_stage == "deleted":
         return ""
     return f"/#/experiments/{experiment.experiment_id}/{part}"
+
+
+def experiment_tags(name: str) -> Mapping[str, str]:
+    """The tags of an experiment; none where there is no such experiment."""
+    experiment = PatientClient().get_experiment_by_name(name)
+    return dict(experiment.tags) if experiment is not None else {}
+
+
+def tag_experiment(name: str, tags: Mapping[str, str]) -> None:
+    """Add tags to the experiment, which is made where it is not there."""
+    client = PatientClient()
+    number = experiment_id(client, name)
+    for key, value in tags.items():
+        client.set_experiment_tag(number, key, value)

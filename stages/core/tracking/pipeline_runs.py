@@ -142,6 +142,13 @@ def tag_run(run_id: str, tags: Mapping[str, str]) -> None:
         client.set_tag(run_id, name, value)
 
 
+def measure_run(run_id: str, metrics: Mapping[str, float]) -> None:
+    """Add figures to the run."""
+    client = PatientClient()
+    for name, value in metrics.items():
+        client.log_metric(run_id, name, value)
+
+
 def run_page(run_id: str) -> str:
     """Path of the run's page below the address of the MLflow UI."""
     experiment = PatientClient().get_run(run_id).info.experiment_id

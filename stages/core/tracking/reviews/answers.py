@@ -107,14 +107,19 @@ def judgments(experiment: str, queues: Sequence[str] = ()) -> list[Judgment]:
     return sorted(read, key=lambda judgment: (judgment.created_at, judgment.judgment_id))
 
 
-def count_judgments(experiment: str, since: datetime | None = None) -> int:
-    """How many judgments ``judgments`` would read, those after ``since`` alone if it is given; 0
-    where there is no such experiment."""
+def count_judgments(
+    experiment: str, since: datetime | None = None, kind: AnnotatorKind | None = None
+) -> int:
+    """How many judgments ``judgments`` would read, those after ``since`` or by this kind alone if
+    it is given; 0 where there is no such experiment."""
     found = find_experiment(experiment)
     if not found:
         return 0
     answers = _answers(published(found), items(found))
-    return sum(since is None or answer.created_at > since for answer in answers)
+    return sum(
+        (since is None or answer.created_at > since) and kind in (None, answer.kind)
+        for answer in answers
+    )
 
 
 def record_judgments(experiment: str, rows: Sequence[Judgment], run_id: str) -> int:
@@ -155,10 +160,12 @@ def record_judgments(experiment: str, rows: Sequence[Judgment], run_id: str) -> 
 
 
 def tag_pairs(experiment: str, trace_ids: Sequence[str], tags: dict[str, str]) -> None:
-    """Say on traces what their judgments were used for."""
+    """Say on traces what their judgments were used for; those that are gone are passed over."""
+    there = {trace.trace_id for trace in published(find_experiment(experiment))}
     for trace_id in trace_ids:
-        for key, value in tags.items():
-            ask_traces("set_trace_tag", trace_id, key, value)
+        if trace_id in there:
+            for key, value in tags.items():
+                ask_traces("set_trace_tag", trace_id, key, value)
 
 
 # ------------------------------------------------------------------------------------ helpers

@@ -18,7 +18,7 @@ def made(client):
         run_id = tracking.start_pipeline_run(PipelineConfig(profile=pipeline), "retrain")
         given = {
             lineage.FEEDBACK_UNTIL: until,
-            lineage.FEEDBACK_EXPERIMENTS: json.dumps(["people"]),
+            lineage.FEEDBACK_SEEN: json.dumps({"people": {"human": 7}}),
             lineage.POLICY_VERSION: "3",
         }
         tracking.tag_run(run_id, given | tags)
@@ -36,6 +36,7 @@ def test_the_last_to_learn_is_the_one_that_has_read_the_most(made):
     found = tracking.last_learned("people", "lineage-a")
     assert found is not None
     assert (found.run_id, found.version, found.pipeline) == (newest, "3", "lineage-a")
+    assert found.seen == {"human": 7}
     assert found.until == datetime(2026, 11, 2, 8, tzinfo=UTC)
     anywhere = tracking.last_learned("people")
     assert anywhere is not None
@@ -45,7 +46,7 @@ def test_the_last_to_learn_is_the_one_that_has_read_the_most(made):
 def test_only_finished_runs_that_made_a_policy_of_these_judgments_count(made):
     now = "2026-11-02T08:00:00+00:00"
     made("lineage-c", now, status="FAILED")
-    made("lineage-c", now, **{lineage.FEEDBACK_EXPERIMENTS: '["others", "people too"]'})
+    made("lineage-c", now, **{lineage.FEEDBACK_SEEN: '{"others": {}, "people too": {}}'})
     without = tracking.start_pipeline_run(PipelineConfig(profile="lineage-c"), "prepare-data")
     tracking.tag_run(without, {lineage.FEEDBACK_UNTIL: now})
     tracking.end_pipeline_run(without, "FINISHED", {})

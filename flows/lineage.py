@@ -1,0 +1,73 @@
+"""Which judgments a run learns from: said in its tags, in its policy's, and on the judged pairs."""
+
+import json
+from collections.abc import Mapping
+
+from stages.core import tracking
+from stages.core.artifacts import StageResult, data_root
+from stages.core.config import FeedbackSource, PipelineConfig
+from stages.core.feedback.judgments import AnnotatorKind
+from stages.core.feedback.report import FeedbackReport, read_report
+from stages.core.tracking import lineage
+
+REPORTS = "feedback"
+"""Folder of the stage collect with a report on each snapshot."""
+KINDS: tuple[AnnotatorKind, ...] = ("human", "ai")
+
+
+def sources(config: PipelineConfig) -> tuple[FeedbackSource, ...]:
+    """Where the run's preferences come from judgments."""
+    return config.collect.preferences.feedback
+
+
+def kinds(annotators: str) -> tuple[AnnotatorKind, ...]:
+    """Whose judgments a source's setting ``annotators`` means."""
+    return KINDS if annotators == "all" else tuple(kind for kind in KINDS if kind == annotators)
+
+
+def before_fetching(config: PipelineConfig) -> dict[str, str]:
+    """The tag that says how many judgments there are when the run begins to read them."""
+    experiments = sorted({source.experiment for source in sources(config)})
+    if not experiments:
+        return {}
+    seen = {
+        name: {kind: tracking.count_judgments(name, kind=kind) for kind in KINDS}
+        for name in experiments
+    }
+    return {lineage.FEEDBACK_SEEN: json.dumps(seen)}
+
+
+def feedback_tags(results: Mapping[str, StageResult]) -> dict[str, str]:
+    """What the run's tags and its policy's say of the judgments that were collected; nothing where
+    there are none."""
+    reports = _reports(results)
+    if not reports:
+        return {}
+    judgments = {one.judgment_id for report in reports.values() for one in report.judgments}
+    annotators = {(one.kind, one.annotator) for r in reports.values() for one in r.annotators}
+    until = max(report.last_at for report in reports.values())
+    return {
+        lineage.FEEDBACK_SNAPSHOT: ",".join(reports),
+        lineage.FEEDBACK_JUDGMENTS: str(len(judgments)),
+        lineage.FEEDBACK_ANNOTATORS: str(len(annotators)),
+        lineage.FEEDBACK_UNTIL: until.isoformat(),
+    }
+
+
+def tag_judged(results: Mapping[str, StageResult], run_id: str, version: str) -> None:
+    """Say on the judged pairs which run has learned from them, and which policy it made."""
+    tags = {lineage.USED_IN_RUN: run_id, lineage.USED_IN_VERSION: version}
+    for report in _reports(results).values():
+        traces = sorted({one.trace_id for one in report.judgments})
+        tracking.tag_pairs(report.experiment, traces, tags)
+
+
+# ------------------------------------------------------------------------------------ helpers
+
+
+def _reports(results: Mapping[str, StageResult]) -> dict[str, FeedbackReport]:
+    """What the stage collect keeps of each snapshot of judgments, by the snapshot's digest."""
+    if "collect" not in results:
+        return {}
+    folder = data_root() / "runs" / "collect" / results["collect"].key / REPORTS
+    return {path.stem: read_report(path) for path in sorted(folder.glob("*.json"))}
