@@ -32,7 +32,7 @@ from flows import (
 )
 from flows.benchmark_command import whole_number
 from flows.environment import prefect_folder, prepare
-from flows.profiles import PROFILES, merged, override, profile
+from flows.profiles import PROFILES, merged, override, profile, setting
 from stages.core.artifacts import data_root, write_atomically
 from stages.core.config import PipelineConfig
 from stages.core.errors import StageCrashedError, UserError, without_passwords
@@ -101,7 +101,7 @@ def resolve(options: argparse.Namespace) -> PipelineConfig:
     config = profile(options.profile) if options.profile else PipelineConfig()
     if options.config:
         config = merged(config, _read_json(Path(options.config)))
-    return override(config, dict(_setting(text) for text in options.set))
+    return override(config, dict(map(setting, options.set)))
 
 
 # ------------------------------------------------------------------------------------ helpers
@@ -233,13 +233,6 @@ def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 2**16:
         raise argparse.ArgumentTypeError(f"{text!r} is no port: 1 to 65535")
     return int(text)
-
-
-def _setting(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UserError(f"--set {text}: must be KEY=VALUE, such as ppo.kl_coef=0.1")
-    return key.strip(), value
 
 
 def _read_json(path: Path) -> Any:

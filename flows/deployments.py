@@ -24,7 +24,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron, Schedule
 from prefect.types.entrypoint import EntrypointType
 
-from flows import stage_flows
+from flows import feedback_flows, stage_flows
 from flows.environment import CHECKOUT
 from flows.feedback_watch import NAME as WATCH
 from flows.feedback_watch import retrain_on_new_judgments, watch_feedback
@@ -77,6 +77,7 @@ def deployments() -> list[RunnerDeployment]:
         stage_flows.ppo,
         stage_flows.benchmarks,
         stage_flows.evaluate,
+        feedback_flows.sample_pairs,
     ):
         made += [
             _deployment(stage_flow, f"on-{pool}", _summary(stage_flow), pool) for pool in POOLS

@@ -5,9 +5,10 @@ from typing import Any
 
 from rich.console import Console
 
-from flows import feedback_export, feedback_import, feedback_judge
+from flows import feedback_ask, feedback_export, feedback_import, feedback_judge
 
 ACTIONS = {
+    "ask": feedback_ask.ask,
     "judge": feedback_judge.judge,
     "import": feedback_import.import_files,
     "export": feedback_export.export,
@@ -16,9 +17,10 @@ ACTIONS = {
 
 def add_parser(commands: Any) -> None:
     """The options of ``rlhf feedback`` and its commands."""
-    help_feedback = "people's judgments of pairs: add a language model's, import and export them"
+    help_feedback = "judgments of pairs: ask people, or a language model; import and export them"
     command = commands.add_parser("feedback", help=help_feedback)
     actions = command.add_subparsers(dest="action", required=True, metavar="action")
+    feedback_ask.add_parser(actions)
     feedback_judge.add_parser(actions)
     feedback_import.add_parser(actions)
     feedback_export.add_parser(actions)

@@ -9,7 +9,7 @@ import json
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -17,6 +17,7 @@ from stages.core.config import PipelineConfig
 from stages.core.errors import UserError, without_passwords
 
 SAMPLES = "data/samples"
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 def cpu_demo() -> PipelineConfig:
@@ -176,7 +177,7 @@ def profile(name: str) -> PipelineConfig:
     return PROFILES[name]()
 
 
-def override(config: PipelineConfig, changes: Mapping[str, Any]) -> PipelineConfig:
+def override(config: Settings, changes: Mapping[str, Any]) -> Settings:
     """``config`` with the settings at the dotted keys changed, validated as a whole.
 
     Text is read as JSON where the setting is not text itself: ``"0.1"``, ``"true"``,
@@ -186,11 +187,24 @@ def override(config: PipelineConfig, changes: Mapping[str, Any]) -> PipelineConf
         UserError: a key that does not exist (the message names the nearest one), or a value that
             is not allowed.
     """
-    data = config.model_dump(mode="json")
+    data, model = config.model_dump(mode="json"), type(config)
     for key, value in changes.items():
-        _refuse_section_seed(key)
-        _set(data, key, value)
-    return validated(data, changes)
+        if issubclass(model, PipelineConfig):
+            _refuse_section_seed(key)
+        _set(data, key, value, model)
+    return _validated(data, changes, model)
+
+
+def setting(text: str) -> tuple[str, str]:
+    """Key and value of an option ``--set KEY=VALUE``.
+
+    Raises:
+        UserError: there is no key or no =.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {text}: must be KEY=VALUE, such as ppo.kl_coef=0.1")
+    return key.strip(), value
 
 
 def validated(data: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> PipelineConfig:
@@ -199,10 +213,7 @@ def validated(data: Mapping[str, Any], changes: Mapping[str, Any] | None = None)
     Raises:
         UserError: one line on the first fault: the setting, its value, and what is allowed.
     """
-    try:
-        return PipelineConfig.model_validate(data)
-    except ValidationError as error:
-        raise UserError(_first_fault(error, changes or {})) from None
+    return _validated(data, changes or {}, PipelineConfig)
 
 
 def merged(config: PipelineConfig, data: Mapping[str, Any]) -> PipelineConfig:
@@ -221,6 +232,15 @@ def merged(config: PipelineConfig, data: Mapping[str, Any]) -> PipelineConfig:
 # ------------------------------------------------------------------------------------ helpers
 
 
+def _validated(
+    data: Mapping[str, Any], changes: Mapping[str, Any], model: type[Settings]
+) -> Settings:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise UserError(_first_fault(error, changes, model)) from None
+
+
 def known_keys(model: type[BaseModel] = PipelineConfig, prefix: str = "") -> Iterator[str]:
     """Every dotted key that can be set, sections left out."""
     for name, field in model.model_fields.items():
@@ -231,15 +251,15 @@ def known_keys(model: type[BaseModel] = PipelineConfig, prefix: str = "") -> Ite
             yield from known_keys(section, f"{prefix}{name}.")
 
 
-def _set(data: dict[str, Any], key: str, value: Any) -> None:
+def _set(data: dict[str, Any], key: str, value: Any, root: type[BaseModel]) -> None:
     """Put ``value`` at the dotted ``key``, which may end inside a setting that is a table."""
-    model: type[BaseModel] = PipelineConfig
+    model = root
     place = data
     parts = key.split(".")
     for position, part in enumerate(parts):
         field = model.model_fields.get(part)
         if field is None:
-            raise UserError(_unknown(key))
+            raise UserError(_unknown(key, root))
         rest = parts[position + 1 :]
         section = _section(field.annotation)
         if section is not None:
@@ -252,7 +272,7 @@ def _set(data: dict[str, Any], key: str, value: Any) -> None:
             place[part] = place[part] | {entry: _parsed(value, kind)}
             return
         elif rest:
-            raise UserError(_unknown(key))
+            raise UserError(_unknown(key, root))
         else:
             place[part] = _parsed(value, field.annotation)
 
@@ -295,7 +315,7 @@ def _refuse_section_seed(key: str) -> None:
         raise UserError(f"{key} cannot be set by itself: set seed, which all stages share")
 
 
-def _unknown(key: str) -> str:
+def _unknown(key: str, model: type[BaseModel]) -> str:
     """The message on a misspelt key. The last part counts twice, since a right name in a wrong
     section is the likelier mistake."""
     last = key.rpartition(".")[2]
@@ -304,13 +324,16 @@ def _unknown(key: str) -> str:
         whole = difflib.SequenceMatcher(None, key, known).ratio()
         return whole + 2 * difflib.SequenceMatcher(None, last, known.rpartition(".")[2]).ratio()
 
-    candidates = [known for known in known_keys() if not _is_section_seed(known)]
+    shares_seed = issubclass(model, PipelineConfig)
+    candidates = [
+        known for known in known_keys(model) if not (shares_seed and _is_section_seed(known))
+    ]
     return f"no setting {key!r}; did you mean {max(candidates, key=likeness)!r}?"
 
 
-def _unknown_in_item(place: tuple[int | str, ...]) -> str:
+def _unknown_in_item(place: tuple[int | str, ...], root: type[BaseModel]) -> str:
     """The message on a misspelt key of a table in a list; empty where the place is none."""
-    annotation: Any = PipelineConfig
+    annotation: Any = root
     for part in place[:-1]:
         if isinstance(part, int):
             annotation = typing.get_args(annotation)[0]
@@ -329,12 +352,12 @@ def _whole_section(key: str, section: type[BaseModel]) -> str:
     return f"{key} is a section; set its settings one by one: {names}, …"
 
 
-def _first_fault(error: ValidationError, changes: Mapping[str, Any]) -> str:
+def _first_fault(error: ValidationError, changes: Mapping[str, Any], model: type[BaseModel]) -> str:
     fault = error.errors()[0]
     setting = ".".join(str(part) for part in fault["loc"])
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
-        return _unknown_in_item(fault["loc"]) or _unknown(setting)
+        return _unknown_in_item(fault["loc"], model) or _unknown(setting, model)
     if isinstance(fault["input"], Mapping):  # a rule over several settings of a section
         return f"{setting}: {message}" if setting else message
     shown = without_passwords(repr(changes.get(setting, fault["input"])))

@@ -55,6 +55,7 @@ FIGURES = {
         "score_policy",
     ),
     "judge_pairs": ("num_judged", "inconsistent_share", "gold_accuracy", "dollars"),
+    "sample_pairs": ("num_pairs", "num_random", "num_gold", "doing"),
 }
 """The figures worth a place on the terminal, by stage, as they are called after the last slash."""
 

@@ -24,6 +24,7 @@ from stages.core.config import (
     EvaluateConfig,
     Frozen,
     PPOConfig,
+    SamplePairsConfig,
     StageConfig,
     TrainingConfig,
 )
@@ -39,7 +40,9 @@ from stages.core.launch import (
 )
 
 RETRY_DELAYS_SECONDS = [5.0, 30.0]
-WITH_MICRO_BATCHES = (TrainingConfig, PPOConfig, BenchmarksConfig, EvaluateConfig)
+WITH_MICRO_BATCHES = (
+    TrainingConfig, PPOConfig, BenchmarksConfig, EvaluateConfig, SamplePairsConfig,
+)  # fmt: skip
 """What the stages that read ``compute.micro_batch_size`` are configured by."""
 SECONDS_BETWEEN_ARTIFACTS = 10.0
 

@@ -29,6 +29,7 @@ from stages.core.config.evaluation import (
 from stages.core.config.feedback import (
     FeedbackSource,
     JudgePairsConfig,
+    ModelName,
     ReviewQueueConfig,
     SamplePairsConfig,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "JudgeConfig",
     "JudgePairsConfig",
     "LoRAConfig",
+    "ModelName",
     "PPOConfig",
     "PersonalDataKind",
     "PipelineConfig",

@@ -66,6 +66,10 @@ class FeedbackSource(Frozen):
         return name
 
 
+ModelName = Literal["policy", "sft", "champion", "challenger"]
+"""Who replies: the policy or the SFT model of a run, or a policy of the model registry."""
+
+
 class SamplePairsConfig(StageConfig):
     """Let models reply to prompts, and choose the pairs of replies worth a person's time."""
 

@@ -8,6 +8,7 @@ One parent run a pipeline run, one nested run a stage. ``pipeline_runs`` is the 
 ``client`` must be imported first: it makes the import of mlflow lazy.
 """
 
+from stages.core.tracking.asking import note_asked, note_request, unasked_pairs
 from stages.core.tracking.client import address, git_commit, impatiently, set_up
 from stages.core.tracking.earlier_results import EarlierRun, earlier_run, fetch
 from stages.core.tracking.lineage import (
@@ -75,6 +76,7 @@ from stages.core.tracking.stage_runs import (
     restart_metrics,
     stage_run,
 )
+from stages.core.tracking.traffic import traffic_prompts
 
 __all__ = [
     "COMPARED_WITH",
@@ -117,6 +119,8 @@ __all__ = [
     "log_table",
     "made_in",
     "measure_run",
+    "note_asked",
+    "note_request",
     "open_queue",
     "pending_pairs",
     "policy_versions",
@@ -142,6 +146,8 @@ __all__ = [
     "tag_experiment",
     "tag_pairs",
     "tag_run",
+    "traffic_prompts",
+    "unasked_pairs",
     "version_tags",
     "was_rolled_back",
 ]
