@@ -15,7 +15,7 @@ from stages.reward_model_card.pairs import Judged
 from stages.reward_model_card.tables import Table, interval
 
 FEEDBACK = {
-    "feedback:human": ("feedback_human", "people, in a review queue"),
+    "feedback:human": ("feedback_human", "people"),
     "feedback:ai": ("feedback_ai", "a language model as judge"),
 }
 """Of the pairs' column source: what metrics and the table call it."""
@@ -96,8 +96,8 @@ def origin_tables(origins: Sequence[Origin]) -> Iterator[Table]:
         columns += ["champion's", "95 % interval", "difference", "95 % interval"]
     yield Table(
         "Accuracy on people's and on AI's judgments",
-        "The held-out pairs by where their preference comes from. Judgments of the review queues "
-        "are its random share: pairs chosen by chance, on prompts that are never trained on.",
+        "The held-out pairs by where their preference comes from. Judged pairs are those of the "
+        "random share: chosen by chance, on prompts that are never trained on.",
         columns,
         [_row(origin) for origin in origins],
     )

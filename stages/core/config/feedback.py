@@ -117,11 +117,19 @@ class ReviewQueueConfig(Frozen):
     """Ask for a better answer, which becomes a demonstration."""
 
 
+class PairJudgeConfig(JudgeConfig):
+    """A language model that judges pairs, behind an endpoint that speaks OpenAI's protocol. Its key
+    comes from the environment variable RLHF_JUDGE_API_KEY."""
+
+    num_prompts: PositiveInt = 1000
+    """Pairs that it judges at most, each in both orders."""
+
+
 class JudgePairsConfig(StageConfig):
     """Let a language model judge pairs, each in both orders; what it contradicts itself about is a
     tie."""
 
     stage: ClassVar[str] = "judge_pairs"
-    judge: JudgeConfig = JudgeConfig(num_prompts=1000)
+    judge: PairJudgeConfig = PairJudgeConfig()
     seed: Count = 0
     """Seed of which pairs are judged, where there are more than judge.num_prompts."""

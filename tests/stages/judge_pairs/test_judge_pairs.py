@@ -11,7 +11,7 @@ import pytest
 
 from stages import judge_pairs
 from stages.core.artifacts import make_artifact
-from stages.core.config import Compute, JudgeConfig, JudgePairsConfig
+from stages.core.config import Compute, JudgePairsConfig
 from stages.core.contracts import JudgePairsInputs
 from stages.core.errors import UserError
 from stages.core.feedback.pairs import PAIRS_FILE, CandidatePair, pair_id, write_pairs
@@ -33,12 +33,16 @@ def inputs(tmp_path, pairs):
     return JudgePairsInputs(pairs=(make_artifact("pairs", folder),))
 
 
+def settings_of(judge):
+    return JudgePairsConfig.model_validate({"judge": judge})
+
+
 def run(server, tmp_path, pairs, **settings):
-    judge = JudgeConfig(url=server.url, model="judge-1", **settings)
+    judge = {"url": server.url, "model": "judge-1", **settings}
     out_dir = tmp_path / "out"
     out_dir.mkdir(exist_ok=True)
     outputs, metrics = judge_pairs.run(
-        JudgePairsConfig(judge=judge), inputs(tmp_path, pairs), Compute(), out_dir
+        settings_of(judge), inputs(tmp_path, pairs), Compute(), out_dir
     )
     return list(read_jsonl(outputs.judgments.locate())), metrics
 
@@ -115,6 +119,13 @@ def test_long_reasons_are_cut_and_odd_characters_written(judge_server, tmp_path)
     assert rows[0]["reason"] == "?" + "x" * 998 + "…"
 
 
+def test_a_thousand_pairs_are_judged_unless_fewer_are_asked_for(judge_server, tmp_path):
+    assert settings_of({"url": judge_server.url}).judge.num_prompts == 1000
+    pairs = [pair("GOOD", "bad", number) for number in range(5)]
+    _, metrics = run(judge_server, tmp_path, pairs, num_prompts=2)
+    assert (metrics["num_pairs"], len(judge_server.questions)) == (2, 4)
+
+
 def test_other_pairs_of_the_same_queue_cost_no_question_again(judge_server, tmp_path):
     pairs = [pair("GOOD", "bad", number) for number in range(3)]
     run(judge_server, tmp_path, pairs)
@@ -133,10 +144,10 @@ def test_other_pairs_of_the_same_queue_cost_no_question_again(judge_server, tmp_
 )
 def test_an_endpoint_that_cannot_judge_is_one_line(tmp_path, monkeypatch, settings, message):
     monkeypatch.setattr(chat_endpoint, "BACKOFF_SECONDS", 0.01)
-    judge = JudgeConfig(**{"url": "http://127.0.0.1:9/v1", "model": "m", **settings})
+    config = settings_of({"url": "http://127.0.0.1:9/v1", "model": "m", **settings})
     given = inputs(tmp_path, [pair("One", "Two")])
     with pytest.raises(UserError) as caught:
-        judge_pairs.run(JudgePairsConfig(judge=judge), given, Compute(), tmp_path)
+        judge_pairs.run(config, given, Compute(), tmp_path)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
@@ -155,8 +166,8 @@ def test_a_killed_process_pays_for_no_answer_twice(judge_server, tmp_path):
         return judge_server.fair(first, second)
 
     judge_server.answer = slow
-    judge = JudgeConfig(url=judge_server.url, model="judge-1", num_parallel=1)
-    config, given = JudgePairsConfig(judge=judge), inputs(tmp_path, pairs)
+    config = settings_of({"url": judge_server.url, "model": "judge-1", "num_parallel": 1})
+    given = inputs(tmp_path, pairs)
     spec = {
         "stage": "judge_pairs",
         "config": config.model_dump(mode="json"),

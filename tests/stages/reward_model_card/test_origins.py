@@ -25,7 +25,7 @@ def test_people_ai_and_files_are_counted_apart(make_judged: MakeJudged) -> None:
     assert not [name for name in metrics if "previous" in name]
     (table,) = origin_tables(origins)
     assert [row[:3] for row in table.rows] == [
-        ["people, in a review queue", "4", "62.5 %"],
+        ["people", "4", "62.5 %"],
         ["a language model as judge", "2", "100.0 %"],
         ["files and other sources", "2", "50.0 %"],
     ]

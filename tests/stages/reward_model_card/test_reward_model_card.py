@@ -99,7 +99,7 @@ def test_the_champions_reward_model_is_tested_on_the_same_pairs(
     assert metrics["reward_model_minus_previous"] == 0
     assert metrics["num_pairs/feedback_human"] == metrics["num_pairs/feedback_ai"] == 4
     assert metrics["previous_accuracy/feedback_ai"] == metrics["accuracy/feedback_ai"]
-    assert "people, in a review queue" in (outputs.card.locate() / "card.md").read_text()
+    assert "| people | 4 |" in (outputs.card.locate() / "card.md").read_text()
 
 
 def test_a_champion_that_cannot_be_compared_costs_the_card_nothing(
