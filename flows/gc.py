@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from flows.plan import OUTPUTS
+from flows.plan import BESIDE, OUTPUTS
 from flows.waste import (
     REMOVED,
     Key,
@@ -166,7 +166,7 @@ def _places_in(value: Any) -> Iterator[tuple[str, ...]]:
 
 
 def _leftovers(oldest: float) -> Iterator[Waste]:
-    folders = [data_root() / "runs" / stage for stage in OUTPUTS]
+    folders = [data_root() / "runs" / stage for stage in (*OUTPUTS, *BESIDE)]
     folders += [*_hub_caches(), cache_folder(), *_source_folders()]
     for path in (path for folder in folders for path in entries(folder)):
         changed = changed_at(path)

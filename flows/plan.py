@@ -61,6 +61,8 @@ OUTPUTS: dict[str, type[Frozen]] = {
     "evaluate": contracts.EvaluateOutputs,
 }
 """All stages in their order, with what each returns."""
+BESIDE = ("sample_pairs", "judge_pairs")
+"""Stages that flows of their own run on a pipeline's results."""
 
 NEEDED_DATA = {
     "tokenizer": ("documents",),

@@ -134,6 +134,15 @@ def test_what_no_run_or_only_old_runs_have_goes_with_its_siblings(
     assert read_result(data_root / "runs" / "sft" / B) is not None
 
 
+def test_results_outside_the_pipeline_go_as_the_others_do(
+    make: Callable[..., Path], run: Callable[..., str]
+) -> None:
+    make("sample_pairs", A)
+    make("judge_pairs", B)
+    run(("judge_pairs", B), experiment="feedback-pairs")
+    assert found() == {f"sample_pairs/{A}": "no run has it"}
+
+
 def test_each_experiment_keeps_its_newest_runs(
     make: Callable[..., Path], run: Callable[..., str]
 ) -> None:
