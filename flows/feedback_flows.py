@@ -7,6 +7,7 @@ from prefect.artifacts import create_link_artifact
 
 from flows import chain, feedback_inputs, progress
 from flows.feedback_inputs import Asked
+from flows.feedback_watch import DEPLOYMENT, begin_watching
 from flows.places import setting_files
 from flows.refusals import refusals_as_states
 from flows.servers import mlflow_address
@@ -140,6 +141,8 @@ def _open(queue: ReviewQueueConfig, result: StageResult) -> None:
     """Bring the pairs into the review queue, and say where that is."""
     pairs = read_pairs(SamplePairsOutputs.model_validate(result.outputs).pairs.locate())
     opened = tracking.open_queue(queue, pairs, result.tracking_run_id)
+    if begin_watching(queue.experiment):
+        get_run_logger().info("%s looks for judgments from now on", DEPLOYMENT)
     tracking.note_asked(result, opened.page)
     page = mlflow_address() + opened.page
     num_queues = len(opened.names)

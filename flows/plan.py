@@ -142,6 +142,25 @@ def check(config: PipelineConfig, stages: Sequence[str]) -> None:
         _check_benchmarks(config.benchmarks)
 
 
+def check_retraining(config: PipelineConfig) -> None:
+    """Whether new judgments can change the policy under these settings.
+
+    Raises:
+        UserError: none would be read, or nothing would learn from them.
+    """
+    for number, source in enumerate(config.collect.preferences.feedback):
+        if source.until:
+            raise UserError(
+                f"collect.preferences.feedback.{number}.until = {source.until}: what was judged "
+                "since would never be read; leave it out, or repeat a past run with align"
+            )
+    if config.ppo.algorithm != "dpo" and not config.ppo.scorer_weights.get("reward_model"):
+        raise UserError(
+            "ppo.scorer_weights gives the reward model no weight, so judgments would change "
+            "nothing: give reward_model one"
+        )
+
+
 def check_harness() -> None:
     """Whether lm-evaluation-harness is installed; its version is checked by the stage.
 

@@ -11,7 +11,7 @@ from flows import approval, chain, lineage, progress, recovery
 from flows.alone import already_at_it
 from flows.new_judgments import new_judgments
 from flows.pipeline import run_chain
-from flows.plan import KEPT, check, retraining_stages
+from flows.plan import KEPT, check, check_retraining, retraining_stages
 from flows.profiles import cpu_demo, override
 from flows.refusals import refusals_as_states
 from stages.core import tracking
@@ -86,6 +86,7 @@ def retrain(
     """
     config = with_feedback(config)
     stages = retraining_stages(config)
+    check_retraining(config)
     check(config, stages)
     approval.check(config)
     recovery.mark_this_run([config.profile])

@@ -17,11 +17,12 @@ import psutil
 import pytest
 
 from flows import servers
-from flows.plan import retraining_stages
+from flows.plan import check_retraining, retraining_stages
 from flows.profiles import cpu_demo, override
 from flows.retrain import retrain_demo, with_feedback
 from stages.core import tracking
 from stages.core.config import FeedbackSource, PipelineConfig
+from stages.core.errors import UserError
 from stages.core.feedback.judgments import Judgment
 from stages.core.feedback.pairs import CandidatePair, is_reserved, pair_id
 
@@ -91,6 +92,27 @@ def test_only_what_judgments_change_is_made_again() -> None:
     assert retraining_stages(better) == (*changed[:2], "sft", *changed[2:])
     hub = override(retrain_demo(), {"pretrain.enabled": False})  # the base comes from the champion
     assert retraining_stages(hub) == changed
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"collect.preferences.feedback": [{"until": "2026-11-01"}]},
+            r"feedback\.0\.until = 2026-11-01: what was judged since would never be read",
+        ),
+        (
+            {"ppo.scorers": {"own": "score.py:score"}, "ppo.scorer_weights": {"own": 1.0}},
+            "gives the reward model no weight, so judgments would change nothing",
+        ),
+    ],
+)
+def test_settings_under_which_judgments_change_nothing_are_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    check_retraining(retrain_demo())
+    with pytest.raises(UserError, match=message):
+        check_retraining(override(retrain_demo(), changes))
 
 
 # ------------------------------------------------------------------------- with real, tiny models
