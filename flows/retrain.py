@@ -102,7 +102,7 @@ def retrain(
     if sum(one.count for one in found) < min_new_judgments:
         text = "; ".join(one.text for one in found)
         message = f"{text}. A retraining begins at {min_new_judgments}"
-        progress.current().places[NOTHING_NEW.lower()] = message
+        progress.current().warn(NOTHING_NEW, message)
         return Completed(name=NOTHING_NEW, message=message)
     start = Start(config, earlier_run)
     return run_chain(
