@@ -76,9 +76,10 @@ def judge_pairs(
     results: chain.Results = {}
     place = EXPERIMENT.format(experiment)
     with chain.tracked_run(place, asked, f"judge-pairs {config.judge.model}", results) as run_id:
+        inputs = stage_inputs(pairs)
         state = run_or_reuse.with_options(name=STAGE, task_run_name=STAGE)(
             config,
-            _inputs(pairs),
+            inputs,
             Compute(),
             forced=False,
             parent_run_id=run_id,
@@ -91,10 +92,21 @@ def judge_pairs(
         judged = _judgments(rows, pairs, config.judge.model)
         number = tracking.record_judgments(experiment, judged, run_id)
         get_run_logger().info("%d judgments of %s recorded", number, config.judge.model)
+    inputs.pairs[0].locate().unlink(missing_ok=True)
     create_markdown_artifact(
         _table(config.judge.model, result.metrics), key="judge-pairs", description="Judgments by AI"
     )
     return result.metrics
+
+
+def stage_inputs(pairs: Sequence[CandidatePair]) -> JudgePairsInputs:
+    """The pairs as a file, named after its content: another run that began at the same time with
+    other pairs has another one."""
+    digest = json_digest([pair.model_dump() for pair in pairs])[:12]
+    file = data_root() / "cache" / "judge" / f"pairs-{digest}.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_pairs(file, pairs)
+    return JudgePairsInputs(pairs=(make_artifact("pairs", file),))
 
 
 # ------------------------------------------------------------------------------------ helpers
@@ -127,15 +139,6 @@ def _new_pairs(experiment: str, queues: Sequence[str], model: str) -> list[Candi
     }
     pending = tracking.pending_pairs(experiment, queues)
     return [pair for pair in pending if pair.pair_id not in known]
-
-
-def _inputs(pairs: Sequence[CandidatePair]) -> JudgePairsInputs:
-    """The pairs as a file, named after its content: a run that begins again finds its answers."""
-    digest = json_digest([pair.model_dump() for pair in pairs])[:12]
-    file = data_root() / "cache" / "judge" / f"pairs-{digest}.jsonl"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_pairs(file, pairs)
-    return JudgePairsInputs(pairs=(make_artifact("pairs", file),))
 
 
 def _judgments(

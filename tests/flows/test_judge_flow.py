@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from flows.judge_flow import judge_pairs
+from flows.judge_flow import judge_pairs, stage_inputs
 from stages.core import tracking
-from stages.core.config import JudgePairsConfig, ReviewQueueConfig
+from stages.core.artifacts import data_root as root
+from stages.core.config import Compute, JudgePairsConfig, ReviewQueueConfig
 from stages.core.errors import UserError
 from stages.core.feedback.judgments import Judgment
 from stages.core.feedback.pairs import CandidatePair, pair_id
+from stages.core.launch import run_stage
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +77,19 @@ def test_what_nobody_has_judged_is_judged_once_and_marked_as_ai(
     assert judge_pairs(settings(judge_server.url), experiment)["num_judged"] == 1
     assert len(judge_server.questions) == 8
     assert len(tracking.judgments(experiment)) == 5
+
+
+def test_a_run_killed_before_it_recorded_anything_asks_nothing_again(
+    prefect_server: None, ask_people: Callable[..., str], judge_server: Any
+) -> None:
+    experiment = ask_people(pair(1))
+    config = settings(judge_server.url)
+    run_stage(config, stage_inputs(tracking.pending_pairs(experiment)), Compute())
+    assert len(judge_server.questions) == 2
+    assert judge_pairs(config, experiment)["num_judged"] == 1
+    assert [one.verdict for one in tracking.judgments(experiment)] == ["a"]
+    assert len(judge_server.questions) == 2
+    assert not list((root() / "cache" / "judge").glob("pairs-*"))
 
 
 def test_a_judge_that_does_not_answer_is_one_line_and_records_nothing(
