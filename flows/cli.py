@@ -26,6 +26,7 @@ from flows import (
     check_command,
     feedback_command,
     foreground,
+    forget_command,
     plan,
     servers,
     status_command,
@@ -66,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.command == "feedback":
             foreground.standing()
             feedback_command.feedback(options, console)
+        elif options.command == "forget":
+            foreground.standing()
+            forget_command.forget(options, console)
         elif options.command == "status":
             foreground.standing()
             status_command.status(options, console)
@@ -189,6 +193,7 @@ def parser() -> argparse.ArgumentParser:
         help_port = f"{default}, or a free one where that is in use"
         up.add_argument(f"--{name}-port", type=_port, default=0, metavar="PORT", help=help_port)
     feedback_command.add_parser(commands)
+    forget_command.add_parser(commands)
     status_command.add_parser(commands)
     commands.add_parser("rollback", help="make the previous champion champion again")
     commands.add_parser("doctor", help="look for what would stop a run, and say how to mend it")

@@ -4,18 +4,17 @@ A result is needed where a kept run or a registered model with an alias refers t
 that it was made from.
 """
 
-import json
 import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from flows.made_from import read_folders, read_json, results_in
 from flows.plan import BESIDE, OUTPUTS
 from flows.waste import (
     REMOVED,
@@ -115,7 +114,7 @@ def _made_by(places: dict[Key, Place]) -> dict[Key, str]:
     """The MLflow runs that made these results, where there were any."""
     runs = {}
     for key, place in places.items():
-        mark = _json(place.folder / RESULT_FILE)
+        mark = read_json(place.folder / RESULT_FILE)
         if isinstance(mark, dict) and mark.get("tracking_run_id"):
             runs[key] = mark["tracking_run_id"]
     return runs
@@ -142,27 +141,8 @@ def _with_inputs(keys: frozenset[Key] | set[Key]) -> set[Key]:
         needed.add(key)
         folder = data_root() / "runs" / key[0] / key[1]
         for name in (SPEC_FILE, RESULT_FILE):
-            waiting |= set(_results_in(_json(folder / name))) - needed
+            waiting |= set(results_in(read_json(folder / name))) - needed
     return needed
-
-
-def _results_in(value: Any) -> Iterator[Key]:
-    """The stages' results that artifacts in ``value`` lie in."""
-    for parts in _places_in(value):
-        if parts[0] == "runs" and len(parts) > 2:
-            yield parts[1], parts[2]
-
-
-def _places_in(value: Any) -> Iterator[tuple[str, ...]]:
-    """Where the artifacts in ``value`` lie that are below the data root."""
-    if isinstance(value, dict) and {"kind", "path", "digest"} <= value.keys():
-        path = data_root() / str(value["path"])
-        if path.is_relative_to(data_root()) and path != data_root():
-            yield path.relative_to(data_root()).parts
-    elif isinstance(value, dict):
-        yield from (parts for item in value.values() for parts in _places_in(item))
-    elif isinstance(value, list):
-        yield from (parts for item in value for parts in _places_in(item))
 
 
 def _leftovers(oldest: float) -> Iterator[Waste]:
@@ -200,8 +180,7 @@ def _snapshots(oldest: float, needed: set[Key]) -> Iterator[Waste]:
     used = set()
     for stage, key in needed:
         if stage == "collect":
-            spec = _json(data_root() / "runs" / stage / key / SPEC_FILE)
-            used |= {data_root().joinpath(*parts[:4]) for parts in _places_in(spec)}
+            used |= read_folders((stage, key))
     for path in (path for folder in _source_folders() for path in entries(folder)):
         changed = changed_at(path / SNAPSHOT_FILE) or changed_at(path)
         if path not in used and not path.name.startswith(REMOVED) and changed <= _idle(oldest):
@@ -221,13 +200,6 @@ def _hub_caches() -> list[Path]:
 
 def _idle(oldest: float) -> float:
     return min(oldest, time.time() - IDLE_SECONDS)
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 def _show(console: Console, found: Sequence[Waste]) -> bool:

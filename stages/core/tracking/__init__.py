@@ -4,13 +4,20 @@ One parent run a pipeline run, one nested run a stage. ``pipeline_runs`` is the 
 ``stage_runs`` that of a stage's process; ``registry`` holds the model versions, and
 ``earlier_results`` finds and fetches what other runs, on other machines too, have finished;
 ``references`` says which results are still needed, ``lineage`` what learned from which judgments,
-``overview`` what ``rlhf status`` shows.
+``overview`` what ``rlhf status`` shows, ``history`` which runs used what.
 ``client`` must be imported first: it makes the import of mlflow lazy.
 """
 
 from stages.core.tracking.asking import note_asked, note_request, unasked_pairs
 from stages.core.tracking.client import address, git_commit, impatiently, set_up
 from stages.core.tracking.earlier_results import EarlierRun, earlier_run, fetch
+from stages.core.tracking.history import (
+    History,
+    has_copy,
+    read_history,
+    remove_copy,
+    stored_texts,
+)
 from stages.core.tracking.lineage import (
     Learned,
     experiment_page,
@@ -40,12 +47,14 @@ from stages.core.tracking.registry import (
     COMPARED_WITH,
     NOBODY,
     POLICY,
+    WITHDRAWN,
     Champion,
     champion,
     leave_as_challenger,
     promote,
     register_policy,
     rollback,
+    tag_version,
     version_tags,
     was_rolled_back,
 )
@@ -53,6 +62,7 @@ from stages.core.tracking.reviews import (
     OpenedQueue,
     QueueState,
     Removed,
+    annotators,
     count_judgments,
     judgments,
     open_queue,
@@ -84,8 +94,10 @@ __all__ = [
     "NOBODY",
     "PARENT_RUN_VARIABLE",
     "POLICY",
+    "WITHDRAWN",
     "Champion",
     "EarlierRun",
+    "History",
     "Learned",
     "OpenedQueue",
     "QueueState",
@@ -94,6 +106,7 @@ __all__ = [
     "RunLine",
     "VersionLine",
     "address",
+    "annotators",
     "champion",
     "count_judgments",
     "earlier_run",
@@ -105,6 +118,7 @@ __all__ = [
     "fetch",
     "git_commit",
     "has_begun_here",
+    "has_copy",
     "impatiently",
     "is_stored",
     "judgments",
@@ -128,9 +142,11 @@ __all__ = [
     "pseudonym",
     "published_pairs",
     "queue_states",
+    "read_history",
     "read_references",
     "record_judgments",
     "register_policy",
+    "remove_copy",
     "remove_reviewer",
     "report_progress",
     "restart_metrics",
@@ -142,10 +158,12 @@ __all__ = [
     "stage_run",
     "start_pipeline_run",
     "start_run",
+    "stored_texts",
     "suspend_pipeline_run",
     "tag_experiment",
     "tag_pairs",
     "tag_run",
+    "tag_version",
     "traffic_prompts",
     "unasked_pairs",
     "version_tags",

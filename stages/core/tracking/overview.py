@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from stages.core.tracking.client import PatientClient, process_is_gone
 from stages.core.tracking.registry import POLICY
@@ -54,25 +55,25 @@ def last_runs(count: int) -> list[RunLine]:
         max_results=count,
         order_by=["attributes.start_time DESC"],
     )
-    lines = []
-    for run in runs:
-        info, tags = run.info, dict(run.data.tags)
-        state = STATES.get(info.status, info.status.lower())
-        if state == "running" and process_is_gone(tags):
-            state = "killed"
-        lines.append(
-            RunLine(
-                run_id=info.run_id,
-                name=info.run_name,
-                experiment=names[info.experiment_id],
-                state=state,
-                started=_time(info.start_time),
-                ended=_time(info.end_time) if info.end_time else None,
-                metrics=dict(run.data.metrics),
-                tags=tags,
-            )
-        )
-    return lines
+    return [run_line(run, names[run.info.experiment_id]) for run in runs]
+
+
+def run_line(run: Any, experiment: str) -> RunLine:
+    """What is shown of an MLflow run in the experiment of this name."""
+    info, tags = run.info, dict(run.data.tags)
+    state = STATES.get(info.status, info.status.lower())
+    if state == "running" and process_is_gone(tags):
+        state = "killed"
+    return RunLine(
+        run_id=info.run_id,
+        name=info.run_name,
+        experiment=experiment,
+        state=state,
+        started=_time(info.start_time),
+        ended=_time(info.end_time) if info.end_time else None,
+        metrics=dict(run.data.metrics),
+        tags=tags,
+    )
 
 
 def policy_versions() -> list[VersionLine]:

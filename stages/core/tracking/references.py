@@ -45,7 +45,7 @@ def read_references(keep_runs: int) -> References:
     set_up()
     client = mlflow.MlflowClient()
     try:
-        runs = list(_all_runs(client))
+        runs = list(all_runs(client))
         origins = list(_origins(client))
     except (mlflow.exceptions.MlflowException, OSError) as error:
         reason = " ".join(without_passwords(str(error)).split())[:300]
@@ -106,15 +106,15 @@ def is_stored(run_ids: tuple[str, ...]) -> bool:
     return False
 
 
-# ------------------------------------------------------------------------------------ helpers
-
-
-def _all_runs(client: Any) -> Iterator[Any]:
+def all_runs(client: Any) -> Iterator[Any]:
     """The runs of all experiments, deleted ones too, the newest first."""
     everything, newest = mlflow.entities.ViewType.ALL, ["attributes.start_time DESC"]
     pages = _pages(client.search_experiments, view_type=everything)
     ids = [experiment.experiment_id for experiment in pages]
     yield from _pages(client.search_runs, ids, run_view_type=everything, order_by=newest)
+
+
+# ------------------------------------------------------------------------------------ helpers
 
 
 def _origins(client: Any) -> Iterator[tuple[str, str, str]]:

@@ -22,6 +22,9 @@ COMPARED_WITH = "compared_with"
 NOBODY = "none"
 ROLLED_BACK = "rolled_back"
 """Tag of a version that ``rollback`` took the alias ``champion`` from."""
+WITHDRAWN = "withdrawn_annotators"
+"""Tag of a version, and of the run that made it: pseudonyms, joined by commas, of those who have
+taken back judgments that it learned from."""
 COMMENT = "promotion_comment"
 """Tag: what a person said to the version's promotion."""
 
@@ -49,7 +52,7 @@ def register_policy(run_id: str, source: Path, tags: Mapping[str, str]) -> str:
         if tags.get("policy_digest", "") == known.tags.get("policy_digest"):
             for name, value in tags.items():
                 client.set_model_version_tag(POLICY, known.version, name, value)
-            for name in known.tags.keys() - tags.keys() - {COMMENT, ROLLED_BACK}:
+            for name in known.tags.keys() - tags.keys() - {COMMENT, ROLLED_BACK, WITHDRAWN}:
                 client.delete_model_version_tag(POLICY, known.version, name)
             if int(known.version) >= int(_number_of(client, CHALLENGER)):
                 client.set_registered_model_alias(POLICY, CHALLENGER, known.version)
@@ -173,6 +176,13 @@ def version_tags(which: str) -> dict[str, str]:
     """
     version = find_version(PatientClient(), POLICY, which)
     return {**version.tags, "version": str(version.version)}
+
+
+def tag_version(number: str, tags: Mapping[str, str]) -> None:
+    """Add tags to a version of ``rlhf-policy``."""
+    client = PatientClient()
+    for name, value in tags.items():
+        client.set_model_version_tag(POLICY, number, name, value)
 
 
 # ------------------------------------------------------------------------------------ helpers

@@ -16,12 +16,13 @@ from stages.core.tracking.reviews.answers import (
 )
 from stages.core.tracking.reviews.queues import OpenedQueue, open_queue
 from stages.core.tracking.reviews.removal import Removed, pseudonym, remove_reviewer
-from stages.core.tracking.reviews.states import QueueState, queue_states
+from stages.core.tracking.reviews.states import QueueState, annotators, queue_states
 
 __all__ = [
     "OpenedQueue",
     "QueueState",
     "Removed",
+    "annotators",
     "count_judgments",
     "judgments",
     "open_queue",

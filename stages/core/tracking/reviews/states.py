@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from stages.core.tracking.reviews.queues import all_queues, items
-from stages.core.tracking.reviews.traces import find_experiment
+from stages.core.tracking.reviews.traces import find_experiment, published
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class QueueState:
     """Traces that wait for an answer."""
     finished: int
     """Those that were answered, or declined."""
+    users: tuple[str, ...]
+    """Logins of those who are asked."""
 
 
 def queue_states(experiment: str) -> list[QueueState]:
@@ -34,6 +36,16 @@ def queue_states(experiment: str) -> list[QueueState]:
             page=f"/#/experiments/{found}/review-queue?selectedQueueId={queue.queue_id}",
             pending=count[queue.queue_id, True],
             finished=count[queue.queue_id, False],
+            users=tuple(queue.users),
         )
         for queue in all_queues(found)
     ]
+
+
+def annotators(experiment: str) -> Counter[str]:
+    """By name, on how many traces somebody, or a model, has said something, whether it counts as a
+    judgment or not."""
+    count = Counter[str]()
+    for trace in published(find_experiment(experiment)):
+        count.update({assessment.source.source_id for assessment in trace.assessments})
+    return count

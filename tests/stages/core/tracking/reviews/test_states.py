@@ -20,5 +20,13 @@ def test_what_waits_and_what_is_done(client, config, make_pairs, run_id):
     assert state.page == opened.page
 
 
+def test_who_has_said_something(client, config, make_pairs, judged, run_id):
+    pairs = make_pairs(2)
+    rows = [judged(pair, annotator=name) for pair in pairs for name in ("anna", "ben")]
+    tracking.record_judgments(config.experiment, rows[:3], run_id)
+    assert tracking.annotators(config.experiment) == {"anna": 2, "ben": 1}
+
+
 def test_without_an_experiment_there_are_no_queues(client):
     assert tracking.queue_states("no such experiment") == []
+    assert tracking.annotators("no such experiment") == {}
