@@ -184,7 +184,7 @@ def _existing(experiment: str) -> str:
 def _each_once(traces: Sequence[PublishedTrace]) -> list[CandidatePair]:
     """The pairs that traces show, in the order of their files, which is that of asking."""
     shown = {pair.pair_id: pair for pair in reversed(pairs_of(traces).values())}
-    places = {}
+    places: dict[str, int] = {}
     for file in dict.fromkeys(trace.file for trace in traces):
         for pair_id in read_pairs(set_up(), file):
             places.setdefault(pair_id, len(places))
@@ -215,13 +215,14 @@ def _answers(traces: Iterable[PublishedTrace], attached: Sequence[Item]) -> Iter
     by_trace = defaultdict(list)
     for item in attached:
         by_trace[item.trace_id].append(item)
-    spoofed = 0
+    spoofed = unsaid = 0
     for trace in traces:
         places = by_trace.get(trace.trace_id, [])
         completed = {row.completed_by.lower() for row in places if row.status == "complete"}
         for (kind, annotator), said in _by_annotator(trace).items():
             answer = _answer(trace, kind, annotator, said)
             if answer is None:
+                unsaid += annotator.lower() in completed
                 continue
             if not places or annotator.lower() in completed:
                 yield answer
@@ -233,6 +234,12 @@ def _answers(traces: Iterable[PublishedTrace], attached: Sequence[Item]) -> Iter
             "warning: %d answers are in another name than that of who completed the review, and "
             "are not counted",
             spoofed,
+        )
+    if unsaid:
+        log.warning(
+            "warning: %d reviews were submitted without saying which answer is better, and are not "
+            "counted: open them on the page, answer, and save",
+            unsaid,
         )
 
 

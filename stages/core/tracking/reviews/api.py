@@ -6,7 +6,7 @@ one line, and mended in one place.
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -101,11 +101,14 @@ def pages(page: Callable[..., Any], **named: Any) -> Iterator[Any]:
             return
 
 
-@cache
-def _everything() -> dict[str, Any]:
-    set_up()
+def look_up(needed: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    """What ``needed`` names, by the end of the names.
+
+    Raises:
+        UserError: something is missing, or does not take what it is given.
+    """
     found = {}
-    for place, parameters in NEEDED.items():
+    for place, parameters in needed.items():
         module, _, path = place.partition(":")
         try:
             value: Any = importlib.import_module(module)
@@ -118,6 +121,12 @@ def _everything() -> dict[str, Any]:
             raise _unlike(f"{path}({missing[0]})")
         found[path.rsplit(".", 1)[-1] if "TracingClient" in path else path] = value
     return found
+
+
+@cache
+def _everything() -> dict[str, Any]:
+    set_up()
+    return look_up(NEEDED)
 
 
 def _call(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
