@@ -107,22 +107,24 @@ def _tracked(num_runs: int, experiment: str) -> dict[str, Any]:
 
 def _judgments(experiment: str) -> dict[str, Any] | None:
     """What people and models said in this experiment; None where there is none."""
+    from flows.lineage import KINDS
+    from flows.new_judgments import new_judgments
     from stages.core import tracking
 
     page = tracking.experiment_page(experiment, "review-queue")
     if not page:
         return None
-    given, learned = tracking.judgments(experiment), tracking.last_learned(experiment)
-    states = tracking.queue_states(experiment)
+    count = {kind: tracking.count_judgments(experiment, kind=kind) for kind in KINDS}
+    new, states = new_judgments(experiment, KINDS), tracking.queue_states(experiment)
+    learned = new.last
     address = servers.mlflow_address()
     return {
         "experiment": experiment,
         "page": address + page,
         "page_is_served": _is_served(),
-        "total": len(given),
-        "human": sum(one.annotator_kind == "human" for one in given),
-        "ai": sum(one.annotator_kind == "ai" for one in given),
-        "since": sum(learned is None or one.created_at >= learned.until for one in given),
+        "total": sum(count.values()),
+        **count,
+        "since": new.count,
         "last_learned": None
         if learned is None
         else {"run": learned.name, "version": learned.version, "until": _iso(learned.until)},

@@ -13,6 +13,7 @@ from flows.progress import duration, figures_text
 FIGURES = {
     "win_rate_policy_vs_champion": "wins against champion",
     "win_rate_policy_vs_sft": "wins against SFT",
+    "random_share_accuracy_after": "random share",
     "reward_model_accuracy": "reward model",
     "kl_policy": "KL",
 }
@@ -157,7 +158,7 @@ def _show_judgments(page: Page, found: Mapping[str, Any] | None) -> None:
     since += f"(version {learned['version']})" if learned else "no model has learned from them yet"
     page.line(f"{found['total']:,} judgments: {by_kind}; {since}")
     place = found["page"] + ("" if found["page_is_served"] else " (once rlhf up serves it)")
-    page.line(f"{found['pending']:,} pairs wait in {len(found['queues']):,} queues: {place}")
+    page.line(f"{found['pending']:,} answers wanted in {len(found['queues']):,} queues: {place}")
     waiting = [queue for queue in found["queues"] if queue["pending"]]
     rows = [
         (escape(queue["name"]), f"{queue['finished']:,} done, {queue['pending']:,} to do")

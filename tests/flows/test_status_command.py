@@ -81,7 +81,7 @@ def test_judgments_are_counted_by_who_gave_them_and_since_when(
     assert cli.main(["feedback", "import", str(path), "--experiment", "status-feedback"]) == 0
     learned = tracking.start_pipeline_run(PipelineConfig(profile="status"), "learned")
     tags = {"feedback_until": "2026-11-02T12:00:00+00:00", "policy_version": "9",
-            "feedback_experiments": '["status-feedback"]'}  # fmt: skip
+            "feedback_seen": '{"status-feedback": {"human": 2}}'}  # fmt: skip
     tracking.tag_run(learned, tags)
     tracking.end_pipeline_run(learned, "FINISHED", {})
     pair = tracking.published_pairs("status-feedback")[0]

@@ -78,7 +78,7 @@ def test_judgments_and_their_queues(shown: Any) -> None:
     text = shown(judgments=found)
     assert (
         "1,200 judgments: 1,100 by people, 100 by models; 30 of them since retrain 2 (version 7)\n"
-        "28 pairs wait in 8 queues: http://m/#/q\n"
+        "28 answers wanted in 8 queues: http://m/#/q\n"
     ) in text
     assert "  round · 1  4 done, 1 to do" in text
     assert "round · 0" not in text
