@@ -16,9 +16,12 @@ from stages.sample_pairs.candidates import Reply, candidate_pairs, num_equal
 from stages.sample_pairs.choice import possible_choice
 from stages.sample_pairs.prompts import Prompts, read_prompts
 from stages.sample_pairs.reading import read_rows
-from stages.sample_pairs.replies import sample_replies
+from stages.sample_pairs.replies import Replies, sample_replies
 from stages.sample_pairs.scores import scored_replies
 from stages.sample_pairs.selection import gold_pairs, in_order_of_asking, quotas, select
+
+MAX_CUT_SHARE = 0.2
+"""Of the replies: from here on people would mostly compare beginnings."""
 
 
 def run(
@@ -40,20 +43,26 @@ def run(
     known = _known_pairs(inputs.known_pairs)
     gold = gold_pairs(read_rows("preferences", inputs.gold), known) if inputs.gold else []
     prompts = read_prompts(config, inputs)
-    texts = sample_replies(inputs.models, prompts.prompts, config, compute, out_dir)
-    replies = scored_replies(inputs, compute, prompts.prompts, texts)
+    sampled = sample_replies(inputs.models, prompts.prompts, config, compute, out_dir)
+    replies = scored_replies(inputs, compute, prompts.prompts, sampled)
     candidates = [
         pair
         for prompt, of_prompt in zip(prompts.prompts, replies, strict=True)
         for pair in candidate_pairs(prompt, of_prompt, known)
     ]
-    counts = _counts(prompts, replies, config, known)
+    counts = _counts(prompts, replies, sampled, config, known)
     selected = select(candidates, gold, choice, config)
     if not any(selected.values()):
         raise UserError(
             f"no pair to ask about: the replies to {len(prompts.prompts)} prompts are equal, empty "
             "or were asked about before; raise sample_pairs.num_replies or temperatures, change "
             "seed, or give other prompts"
+        )
+    if counts["num_cut_replies"] > MAX_CUT_SHARE * counts["num_replies"]:
+        notes.append(
+            f"{counts['num_cut_replies']} of {counts['num_replies']} replies break off after "
+            f"sample_pairs.max_completion_length = {config.max_completion_length} tokens: raise "
+            "it, or people compare beginnings"
         )
     notes += _shortages(config, inputs, prompts, selected, len(gold))
     for note in notes:
@@ -88,6 +97,7 @@ def _known_pairs(artifact: Artifact | None) -> frozenset[str]:
 def _counts(
     prompts: Prompts,
     replies: Sequence[Sequence[Reply]],
+    sampled: Mapping[str, Replies],
     config: SamplePairsConfig,
     known: frozenset[str],
 ) -> dict[str, int]:
@@ -98,6 +108,7 @@ def _counts(
         "num_prompts_left_out": prompts.num_over_long,
         "num_replies": len(everything),
         "num_empty_replies": sum(not reply.text for reply in everything),
+        "num_cut_replies": sum(of_model.num_cut for of_model in sampled.values()),
         "num_equal_replies": sum(map(num_equal, replies)),
         "num_pairs_asked_before": len(known),
     }

@@ -4,6 +4,7 @@ import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -18,8 +19,14 @@ REPLIES_PER_SEQUENCE = 2
 """Replies sampled at once for each sequence of ``compute.micro_batch_size``: no gradients are kept,
 so that more fit."""
 
-Texts = list[list[str]]
-"""The replies to each prompt: ``num_replies`` at each temperature."""
+
+class Replies(NamedTuple):
+    """One model's replies."""
+
+    texts: list[list[str]]
+    """To each prompt: ``num_replies`` at each temperature."""
+    num_cut: int
+    """How many the model had not ended after ``max_completion_length`` tokens."""
 
 
 def sample_replies(
@@ -28,7 +35,7 @@ def sample_replies(
     config: SamplePairsConfig,
     compute: Compute,
     out_dir: Path,
-) -> dict[str, Texts]:
+) -> dict[str, Replies]:
     """Each model's replies to each prompt. Those of a model that had finished when an earlier
     attempt was killed are taken over.
 
@@ -42,7 +49,7 @@ def sample_replies(
     for place, (name, model) in enumerate(models.items()):
         path = folder / f"replies-{name}.json"
         if path.exists():  # written atomically, and the folder's key names all that decides it
-            replies[name] = json.loads(path.read_text(encoding="utf-8"))
+            replies[name] = Replies(*json.loads(path.read_text(encoding="utf-8")))
             print(f"{name}: the replies of an earlier attempt are taken over", flush=True)
             continue
 
@@ -65,12 +72,13 @@ def _replies(
     config: SamplePairsConfig,
     compute: Compute,
     advance: Callable[[int], None],
-) -> Texts:
+) -> Replies:
     tokenizer = load_tokenizer(artifact.locate())
     model = load_model(artifact.locate(), pick_device(compute))
     encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     prompt_ids = [ids for ids in encoded for _ in range(config.num_replies)]
-    texts: Texts = [[] for _ in prompts]
+    texts: list[list[str]] = [[] for _ in prompts]
+    num_cut = 0
     for place, temperature in enumerate(config.temperatures):
         before = place * len(prompt_ids)
         sampled = generate(
@@ -83,9 +91,10 @@ def _replies(
             batch_size=REPLIES_PER_SEQUENCE * compute.micro_batch_size,
             on_batch=lambda count, before=before: advance(before + count),
         )
+        num_cut += sum(ids[-1] != tokenizer.eos_token_id for ids in sampled.ids)
         for index, ids in enumerate(sampled.ids):
             texts[index // config.num_replies].append(decode_completion(tokenizer, ids).strip())
-    return texts
+    return Replies(texts, num_cut)
 
 
 def _uniforms(

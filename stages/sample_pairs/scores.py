@@ -13,7 +13,7 @@ from stages.core.errors import UserError
 from stages.core.models import pick_device
 from stages.core.scoring import load_reward_model
 from stages.sample_pairs.candidates import Reply
-from stages.sample_pairs.replies import Texts
+from stages.sample_pairs.replies import Replies
 
 SCORES_AT_ONCE = 256
 """Replies scored between two reports of progress."""
@@ -23,7 +23,7 @@ def scored_replies(
     inputs: SamplePairsInputs,
     compute: Compute,
     prompts: list[Prompt],
-    texts: dict[str, Texts],
+    sampled: dict[str, Replies],
 ) -> list[list[Reply]]:
     """The replies to each prompt with the scores that the reward models give them, in standard
     deviations; without a reward model, without scores.
@@ -33,8 +33,8 @@ def scored_replies(
     """
     rows = [
         (number, name, text)
-        for name, of_model in texts.items()
-        for number, replies in enumerate(of_model)
+        for name, of_model in sampled.items()
+        for number, replies in enumerate(of_model.texts)
         for text in replies
     ]
     asked = [prompts[number] for number, _, _ in rows]

@@ -87,7 +87,7 @@ class SamplePairsConfig(StageConfig):
     least, or any. disagreement needs a guard model, and becomes margin without one."""
     random_share: Share = 0.2
     """Share of the pairs chosen at random, from prompts set apart for evaluation: never trained on.
-    """
+    Keep it from round to round: a smaller one gives prompts back that were asked for evaluation."""
     gold_share: Share = 0.05
     """Share of the pairs taken from gold_paths, where there are any."""
     max_prompt_length: PositiveInt = 512

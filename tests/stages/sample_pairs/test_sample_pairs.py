@@ -113,6 +113,7 @@ def test_fewer_pairs_than_asked_for_are_a_warning(config, inputs, tmp_path, caps
     said = capsys.readouterr().out
     assert 40 < len(pairs) <= 60  # three a prompt
     assert "warning: only" in said
+    assert " of 80 replies break off after sample_pairs.max_completion_length = 6 tokens" in said
     assert "random pairs: " in said
     assert "raise sample_pairs.num_replies or temperatures, or lower num_pairs" in said
 
