@@ -163,8 +163,8 @@ def deploy(more: list[RunnerDeployment] | None = None) -> list[str]:
     for deployment in [*built_in, *more]:
         deployment.apply()
     watch_heartbeats()
-    own = f"{retrain.name}/{RETRAIN}"
-    retrain_on_new_judgments(more[-1].full_name if more else own, instead=bool(more))
+    for deployment in more[-1:] or [one for one in built_in if one.flow_name == retrain.name]:
+        retrain_on_new_judgments(deployment.full_name, instead=bool(more))
     return [deployment.full_name for deployment in [*built_in, *more]]
 
 

@@ -13,7 +13,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
 
-from flows import deployments, heartbeats
+from flows import deployments, feedback_watch, heartbeats
 from flows.pipeline import align
 from flows.profiles import PROFILES, cpu_demo
 from stages.core.config import PipelineConfig
@@ -89,7 +89,10 @@ def test_a_server_takes_them_and_a_second_time_changes_nothing() -> None:
         assert stored.schedules[0].active
         retrain = client.read_deployment_by_name("retrain/retrain")
         assert not retrain.schedules[0].active
-        assert len(client.read_automations_by_name(heartbeats.AUTOMATION)) == 1
+        for name in (heartbeats.AUTOMATION, feedback_watch.AUTOMATION):
+            assert len(client.read_automations_by_name(name)) == 1
+        (automation,) = client.read_automations_by_name(feedback_watch.AUTOMATION)
+        assert [action.deployment_id for action in automation.actions] == [stored.id]
 
 
 @pytest.mark.slow
