@@ -1,6 +1,6 @@
 """Does the active choice of pairs teach the reward model more than a random one, at equal labels?
 
-    python tests/benchmarks/feedback_choice.py [--seeds 0 1 2 3 4] [--labels 200]
+    python tests/benchmarks/feedback_choice.py [--seeds 0 1 2 3 4] [--labels 150]
 
 For each seed: a reward model and a guard model learn from a few of the demo's pairs. The stage
 ``sample_pairs`` then lets SFT model and policy of a finished demo reply to the training prompts,
@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import functools
 import json
+import multiprocessing
 import random
 import shutil
 import statistics
@@ -25,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +38,18 @@ from generate import prefers_first
 from oracle import score
 
 from flows.profiles import cpu_demo
-from stages import reward_model, sample_pairs
+from stages import reward_model
 from stages.core.artifacts import Artifact, data_root, make_artifact
 from stages.core.config import Compute, SamplePairsConfig
 from stages.core.contracts import RewardModelInputs, SamplePairsInputs
-from stages.core.feedback.pairs import PAIRS_FILE, CandidatePair, read_pairs
+from stages.core.feedback.pairs import CandidatePair
 from stages.core.schemas import read_jsonl, write_jsonl
 from stages.core.scoring import load_reward_model
 from stages.sample_pairs.candidates import Reply, candidate_pairs
+from stages.sample_pairs.choice import choose
+from stages.sample_pairs.prompts import read_prompts
 from stages.sample_pairs.replies import sample_replies
+from stages.sample_pairs.scores import scored_replies
 
 CHOICES = ("disagreement", "margin", "random")
 NO_CHOICE = "first pairs"
@@ -62,22 +67,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--first", type=int, default=100, help="pairs that both models begin with")
-    parser.add_argument("--labels", type=int, default=200, help="labels of each choice")
-    parser.add_argument("--trainings", type=int, default=3, help="seeds of training to average")
+    parser.add_argument("--labels", type=int, default=150, help="labels of each choice")
+    parser.add_argument("--prompts", type=int, default=300, help="prompts to choose from")
+    parser.add_argument("--trainings", type=int, default=2, help="seeds of training to average")
+    parser.add_argument("--processes", type=int, default=2, help="seeds at once")
     parser.add_argument("--epochs", type=float, default=4.0)
     options = parser.parse_args()
-    # Two threads on cores that others use as well would wait for each other most of the time.
-    torch.set_num_threads(1)
-    rows = []
-    for seed in options.seeds:
-        rows.append(measure(seed, options))
-        print(json.dumps(rows[-1]), flush=True)
+    context = multiprocessing.get_context("fork")  # the libraries are loaded once
+    with ProcessPoolExecutor(options.processes, mp_context=context) as processes:
+        rows = list(processes.map(measure, options.seeds, [options] * len(options.seeds)))
     show(rows)
 
 
 def measure(seed: int, options: argparse.Namespace) -> Row:
     """What the reward models of one seed get right: with the first pairs alone, and with each
     choice's labels added to them."""
+    # Two threads on cores that others use as well would wait for each other most of the time.
+    torch.set_num_threads(1)
     began = time.process_time()
     with tempfile.TemporaryDirectory() as name:
         folder, count = Path(name), options.first
@@ -88,44 +94,38 @@ def measure(seed: int, options: argparse.Namespace) -> Row:
         begin = train(first, seed, options.epochs, folder / "begin")
         guard = train(for_guard, seed + GUARD_SEED, options.epochs, folder / "guard")
         held_out = held_out_pairs(seed, folder / "held_out")
-        row: Row = {
-            "seed": seed,
-            "held_out_pairs": len(held_out),
-            NO_CHOICE: accuracy(begin, held_out),
-        }
-        print(f"seed {seed}, {NO_CHOICE}: {row[NO_CHOICE]}", file=sys.stderr, flush=True)
-        for choice in CHOICES:
-            asked = choose(choice, seed, options.labels, begin, guard, folder / "pairs")
-            labelled = [label for pair in asked if (label := oracle_label(pair, seed))]
-            accuracies = [
-                accuracy(
-                    train(
-                        [*first, *labelled], 100 * seed + number, options.epochs, folder / choice
-                    ),
-                    held_out,
-                )
-                for number in range(options.trainings)
+        candidates = pool(seed, options.prompts, begin, guard, folder / "pool")
+        labels = {
+            choice: [
+                oracle_label(pair, seed)
+                for pair in choose(candidates, options.labels, choice, seed)
             ]
-            print(f"seed {seed}, {choice}: {accuracies}", file=sys.stderr, flush=True)
-            row[choice] = statistics.mean(accuracies)
-            row[f"{choice}_trainings"] = accuracies
-            row[f"{choice}_ties"] = len(asked) - len(labelled)
-    return row | {"cpu_seconds": round(time.process_time() - began, 1)}
+            for choice in CHOICES
+        }
+        accuracies: dict[str, list[float]] = {NO_CHOICE: [accuracy(begin, held_out)]}
+        for number in range(options.trainings):
+            for choice in CHOICES:
+                rows = [*first, *filter(None, labels[choice])]
+                trained = train(rows, 100 * seed + number, options.epochs, folder / choice)
+                accuracies.setdefault(choice, []).append(accuracy(trained, held_out))
+                print(f"seed {seed}: {accuracies}", file=sys.stderr, flush=True)
+    return {
+        "seed": seed,
+        **{name: statistics.mean(values) for name, values in accuracies.items()},
+        "trainings": accuracies,
+        "ties": {choice: labels[choice].count(None) for choice in CHOICES},
+        "held_out_pairs": len(held_out),
+        "candidates": len(candidates),
+        "cpu_seconds": round(time.process_time() - began, 1),
+    }
 
 
-def choose(
-    choice: str, seed: int, count: int, begin: Path, guard: Path, folder: Path
-) -> list[CandidatePair]:
-    """The pairs that the stage asks about. The replies are the same for all choices: the stage
-    takes them over from its first run in ``folder``."""
-    folder.mkdir(exist_ok=True)
+def pool(seed: int, count: int, begin: Path, guard: Path, folder: Path) -> list[CandidatePair]:
+    """The pairs that all choices choose from, with what both reward models make of them: what the
+    stage ``sample_pairs`` does before it chooses."""
+    folder.mkdir()
     config = SamplePairsConfig(
-        num_pairs=count,
-        choice=choice,
-        random_share=0.0,
-        gold_share=0.0,
-        max_completion_length=MAX_LENGTH,
-        seed=seed,
+        max_prompts=count, random_share=0.0, max_completion_length=MAX_LENGTH, seed=seed
     )
     inputs = SamplePairsInputs(
         models=models(),
@@ -134,8 +134,15 @@ def choose(
         reward_model=make_artifact("reward_model", begin),
         guard_model=make_artifact("reward_model", guard),
     )
-    outputs, _ = sample_pairs.run(config, inputs, COMPUTE, folder)
-    return list(read_pairs(outputs.pairs.locate() / PAIRS_FILE))
+    prompts = read_prompts(config, inputs).prompts
+    with contextlib.redirect_stdout(sys.stderr):
+        texts = sample_replies(inputs.models, prompts, config, COMPUTE, folder)
+        replies = scored_replies(inputs, COMPUTE, prompts, texts)
+    return [
+        pair
+        for prompt, of_prompt in zip(prompts, replies, strict=True)
+        for pair in candidate_pairs(prompt, of_prompt)
+    ]
 
 
 def oracle_label(pair: CandidatePair, seed: int) -> Row | None:
@@ -178,7 +185,7 @@ def train(rows: Sequence[Row], seed: int, epochs: float, folder: Path) -> Path:
     held_out = list(read_jsonl(made("clean", "preferences") / "held_out.jsonl"))[:32]
     write_jsonl(folder / "preferences" / "train.jsonl", rows)
     write_jsonl(folder / "preferences" / "held_out.jsonl", held_out)
-    changes = {"seed": seed, "num_epochs": epochs, "num_statistics_samples": 64}
+    changes = {"seed": seed, "num_epochs": epochs, "num_statistics_samples": 32}
     rarely = {"eval_steps": 100_000, "save_steps": 100_000}
     config = cpu_demo().reward_model.model_copy(update=changes | rarely)
     inputs = RewardModelInputs(
@@ -227,7 +234,7 @@ def show(rows: Sequence[Row]) -> None:
     names = (NO_CHOICE, *CHOICES)
     print("seed  " + "  ".join(f"{name:>12}" for name in names) + "  ties of the labels")
     for row in rows:
-        ties = " / ".join(str(row[f"{choice}_ties"]) for choice in CHOICES)
+        ties = " / ".join(str(row["ties"][choice]) for choice in CHOICES)
         print(
             f"{row['seed']:>4}  " + "  ".join(f"{row[name]:>12.3f}" for name in names) + f"  {ties}"
         )

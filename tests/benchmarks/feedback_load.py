@@ -16,6 +16,7 @@ foreign   it has one that nobody gave
 
 import argparse
 import json
+import math
 import os
 import random
 import shutil
@@ -137,7 +138,7 @@ def hire(
             experiment=EXPERIMENT, name="load", reviewers=tuple(logins), overlap_share=OVERLAP
         )
         opened = open_queue(
-            settings, pairs(round(options.judgments / (1 + OVERLAP))), run.info.run_id
+            settings, pairs(math.ceil(options.judgments / (1 + OVERLAP))), run.info.run_id
         )
     print(f"{opened.num_pairs} pairs, {opened.num_traces} to judge, at {url}", flush=True)
     ids = {
