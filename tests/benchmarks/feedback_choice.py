@@ -57,6 +57,8 @@ COMPUTE = Compute(device="cpu", micro_batch_size=32)
 MAX_LENGTH = 40
 """Of a reply, tokens, as in the demo."""
 GUARD_SEED = 1000
+CHOICE_SEED = 2000
+"""Added to the seed: what draws the pairs must not draw the errors of their labels as well."""
 T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 """Quantile of Student's t by degrees of freedom: what the mean of so few seeds is told by."""
 
@@ -98,7 +100,7 @@ def measure(seed: int, options: argparse.Namespace) -> Row:
         labels = {
             choice: [
                 oracle_label(pair, seed)
-                for pair in choose(candidates, options.labels, choice, seed)
+                for pair in choose(candidates, options.labels, choice, seed + CHOICE_SEED)
             ]
             for choice in CHOICES
         }
