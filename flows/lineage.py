@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 
+from flows.servers import mlflow_address
 from stages.core import tracking
 from stages.core.artifacts import StageResult, data_root
 from stages.core.config import FeedbackSource, PipelineConfig
@@ -12,6 +13,8 @@ from stages.core.tracking import lineage
 
 REPORTS = "feedback"
 """Folder of the stage collect with a report on each snapshot."""
+VERSION_PAGE = f"#/models/{tracking.POLICY}/versions"
+"""Below the address of the MLflow UI."""
 KINDS: tuple[AnnotatorKind, ...] = ("human", "ai")
 
 
@@ -55,11 +58,29 @@ def feedback_tags(results: Mapping[str, StageResult]) -> dict[str, str]:
 
 
 def tag_judged(results: Mapping[str, StageResult], run_id: str, version: str) -> None:
-    """Say on the judged pairs which run has learned from them, and which policy it made."""
-    tags = {lineage.USED_IN_RUN: run_id, lineage.USED_IN_VERSION: version}
-    for report in _reports(results).values():
+    """Say on the judged pairs which run has learned from them, and which policy it made; in the
+    descriptions of both, where the pairs are."""
+    reports = _reports(results)
+    if not reports:
+        return
+    page = tracking.run_page(run_id)
+    tags = {
+        lineage.USED_IN_RUN: run_id,
+        lineage.USED_IN_VERSION: version,
+        lineage.USED_IN_PAGE: mlflow_address() + page,
+    }
+    for report in reports.values():
         traces = sorted({one.trace_id for one in report.judgments})
         tracking.tag_pairs(report.experiment, traces, tags)
+    count = feedback_tags(results)[lineage.FEEDBACK_JUDGMENTS]
+    pairs = {
+        report.experiment: tracking.experiment_page(report.experiment, "traces")
+        for report in reports.values()
+    }
+    links = [f"[judged pairs of {name}]({path[1:]})" for name, path in pairs.items() if path]
+    links.append(f"[{tracking.POLICY} version {version}]({VERSION_PAGE}/{version})")
+    links.append(f"[run]({page[1:]})")
+    lineage.describe(run_id, version, f"Learned from {count} judgments: {' · '.join(links)}")
 
 
 # ------------------------------------------------------------------------------------ helpers

@@ -123,7 +123,8 @@ def _judgments(experiment: str) -> dict[str, Any] | None:
         "page": address + page,
         "page_is_served": _is_served(),
         "total": sum(count.values()),
-        **count,
+        "human": count["human"],
+        "ai": count["ai"],
         "since": new.count,
         "last_learned": None
         if learned is None

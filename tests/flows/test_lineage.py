@@ -61,7 +61,7 @@ def test_tags_name_all_snapshots_and_count_each_judgment_once(data_root: Path) -
 
 @pytest.mark.slow
 def test_a_judged_pair_names_what_learned_from_it_and_one_that_is_gone_is_passed_over(
-    data_root: Path,
+    data_root: Path, tmp_path: Path
 ) -> None:
     run_id = tracking.start_pipeline_run(PipelineConfig(profile="pairs"), "pairs")
     row = Judgment(
@@ -72,9 +72,22 @@ def test_a_judged_pair_names_what_learned_from_it_and_one_that_is_gone_is_passed
     (judgment,) = tracking.judgments("judged lineage")
     gone = f"tr-{'0' * 32}"
     _report(data_root, "aaaa", "judged lineage", [gone, judgment.trace_id], hour=8)
-    lineage.tag_judged(COLLECT, run_id, "7")
-    tags = mlflow.MlflowClient().get_trace(judgment.trace_id).info.tags
-    assert (tags["rlhf.used_in_run"], tags["rlhf.used_in_version"]) == (run_id, "7")
+    (tmp_path / "policy").mkdir()
+    version = tracking.register_policy(run_id, tmp_path / "policy", {"policy_digest": run_id})
+    for _ in range(2):  # the second time a run begins again
+        lineage.tag_judged(COLLECT, run_id, version)
+    client = mlflow.MlflowClient()
+    tags = client.get_trace(judgment.trace_id).info.tags
+    assert (tags["rlhf.used_in_run"], tags["rlhf.used_in_version"]) == (run_id, version)
+    assert tags["rlhf.used_in_page"].endswith(tracking.run_page(run_id))
+    pairs = tracking.experiment_page("judged lineage", "traces")[1:]
+    text = (
+        f"Learned from 2 judgments: [judged pairs of judged lineage]({pairs}) · "
+        f"[rlhf-policy version {version}](#/models/rlhf-policy/versions/{version}) · "
+        f"[run]({tracking.run_page(run_id)[1:]})"
+    )
+    assert client.get_run(run_id).data.tags["mlflow.note.content"] == text
+    assert client.get_model_version("rlhf-policy", version).description == text
     source = {"experiment": "judged lineage"}
     config = override(PipelineConfig(), {"collect.preferences.feedback": [source]})
     seen = json.loads(lineage.before_fetching(config)["feedback_seen"])

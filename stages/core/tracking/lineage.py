@@ -11,8 +11,10 @@
 | ``started_from_version`` | run | the version of the policy that this run had made |
 | ``rlhf.used_in_run`` | trace of a pair | the last pipeline run that learned from its judgment |
 | ``rlhf.used_in_version`` | trace of a pair | the version of ``rlhf-policy`` that this run made |
+| ``rlhf.used_in_page`` | trace of a pair | address of this run's page |
 
-A run here is a pipeline run, a version one of ``rlhf-policy``.
+The descriptions of run and version link to the judged pairs, and to one another. A run here is a
+pipeline run, a version one of ``rlhf-policy``.
 """
 
 import json
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from stages.core.tracking.client import PatientClient, experiment_id
+from stages.core.tracking.registry import POLICY
 
 FEEDBACK_SNAPSHOT = "feedback_snapshot"
 FEEDBACK_JUDGMENTS = "feedback_judgments"
@@ -31,6 +34,9 @@ STARTED_FROM = "started_from"
 STARTED_FROM_VERSION = "started_from_version"
 USED_IN_RUN = "rlhf.used_in_run"
 USED_IN_VERSION = "rlhf.used_in_version"
+USED_IN_PAGE = "rlhf.used_in_page"
+NOTE = "mlflow.note.content"
+"""Tag that MLflow shows as a run's description."""
 POLICY_VERSION = "policy_version"
 """Tag of a pipeline run: the version of ``rlhf-policy`` that its policy became."""
 MAX_RUNS = 1000
@@ -87,6 +93,18 @@ def last_learned(feedback: str, pipeline: str = "") -> Learned | None:
             )
         )
     return max(learned, key=lambda run: run.until, default=None)
+
+
+def describe(run_id: str, version: str, text: str) -> None:
+    """Add a line of Markdown to the descriptions of a run and of its policy's version, unless they
+    have it. Links below the MLflow UI's address begin with #."""
+    client = PatientClient()
+    note = client.get_run(run_id).data.tags.get(NOTE, "")
+    if text not in note:
+        client.set_tag(run_id, NOTE, f"{note}\n\n{text}".strip())
+    described = client.get_model_version(POLICY, version).description or ""
+    if text not in described:
+        client.update_model_version(POLICY, version, f"{described}\n\n{text}".strip())
 
 
 def run_tags(run_id: str) -> Mapping[str, str]:
