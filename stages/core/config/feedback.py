@@ -82,9 +82,10 @@ class SamplePairsConfig(StageConfig):
     """Replies of each model to each prompt at each temperature."""
     temperatures: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
     """Sampling temperatures."""
-    choice: Literal["disagreement", "margin", "random"] = "disagreement"
+    choice: Literal["disagreement", "margin", "random"] = "random"
     """Which pairs: those about which two reward models disagree most, those whose scores differ
-    least, or any. disagreement needs a guard model, and becomes margin without one."""
+    least, or any. disagreement needs a guard model, and becomes margin without one. On the demo
+    neither taught clearly more than chance (tests/benchmarks/feedback_choice.py)."""
     random_share: Share = 0.2
     """Share of the pairs chosen at random, from prompts set apart for evaluation: never trained on.
     Keep it from round to round: a smaller one gives prompts back that were asked for evaluation."""
