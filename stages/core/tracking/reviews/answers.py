@@ -24,6 +24,7 @@ from stages.core.tracking.reviews.traces import (
     NewTrace,
     PublishedTrace,
     find_experiment,
+    name_trace,
     pairs_of,
     publish,
     published,
@@ -133,7 +134,9 @@ def record_judgments(experiment: str, rows: Sequence[Judgment], run_id: str) -> 
     Returns:
         How many are new or differ from before.
     """
-    latest = {(row.annotator_kind, row.annotator, row.pair.pair_id): row for row in rows}
+    latest = {
+        (row.annotator_kind, row.annotator.strip().lower(), row.pair.pair_id): row for row in rows
+    }
     if not latest:
         return 0
     found = experiment_id(PatientClient(), experiment)
@@ -211,7 +214,9 @@ def _of_queues(
 
 
 def _answers(traces: Iterable[PublishedTrace], attached: Sequence[Item]) -> Iterator[_Answer]:
-    """The current answers, those in another's name left out."""
+    """The current answers, those in another's name left out: of a trace in a queue, in that of
+    somebody who did not complete it; of one that nobody was asked about, in that of somebody else
+    than it was recorded for."""
     by_trace = defaultdict(list)
     for item in attached:
         by_trace[item.trace_id].append(item)
@@ -224,11 +229,15 @@ def _answers(traces: Iterable[PublishedTrace], attached: Sequence[Item]) -> Iter
             if answer is None:
                 unsaid += annotator.lower() in completed
                 continue
-            if not places or annotator.lower() in completed:
+            if places or not trace.queue:
+                is_theirs = annotator.lower() in completed or _is_recorded(trace, kind, annotator)
+            else:
+                is_theirs = True  # their queue was deleted, and with it who completed what
+            if is_theirs:
                 yield answer
             else:
                 # Where nobody has completed the item the answer is not given yet.
-                spoofed += bool(completed)
+                spoofed += bool(completed) or not trace.queue
     if spoofed:
         log.warning(
             "warning: %d answers are in another name than that of who completed the review, and "
@@ -279,12 +288,19 @@ def _text(assessment: Any) -> str:
 
 
 def _recorded_trace(experiment_id: str, row: Judgment, file: str) -> NewTrace:
-    return NewTrace(row.pair, file, "", 0, 0, experiment_id, (row.annotator_kind, row.annotator))
+    annotator = (row.annotator_kind, row.annotator.strip().lower())
+    return NewTrace(row.pair, file, "", 0, 0, experiment_id, annotator)
+
+
+def _is_recorded(trace: PublishedTrace, kind: AnnotatorKind, annotator: str) -> bool:
+    where = (trace.experiment_id, trace.pair_id, "", 0, kind, annotator.strip().lower())
+    return trace.trace_id == name_trace(*where)
 
 
 def _same(old: _Answer, new: Judgment) -> bool:
-    fields = ("verdict", "strength", "reason", "better_answer")
-    return all(getattr(old, field) == getattr(new, field) for field in fields)
+    return (old.verdict, old.strength, old.reason, old.better_answer) == (
+        (new.verdict, new.strength, new.reason.strip(), new.better_answer.strip())
+    )
 
 
 def _assessments(row: Judgment) -> Iterator[Any]:

@@ -66,21 +66,27 @@ class NewTrace:
     @property
     def trace_id(self) -> str:
         """The same whenever the same pair is published in the same place."""
-        where = [self.experiment_id, self.queue, self.copy, *self.annotator]
-        key = json.dumps([self.pair.pair_id, *where])
-        return f"tr-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+        where = (self.experiment_id, self.pair.pair_id, self.queue, self.copy)
+        return name_trace(*where, *self.annotator)
 
 
 @dataclass(frozen=True)
 class PublishedTrace:
     """A trace that shows a pair, with what people said about it."""
 
+    experiment_id: str
     trace_id: str
     pair_id: str
     file: str
     queue: str
     copy: int
     assessments: tuple[Any, ...]
+
+
+def name_trace(*where: str | int) -> str:
+    """An id that follows from the experiment, the pair, the queue, the copy, and the annotator if
+    nobody was asked."""
+    return f"tr-{hashlib.sha256(json.dumps(where).encode()).hexdigest()[:32]}"
 
 
 def find_experiment(name: str) -> str:
@@ -125,11 +131,16 @@ def pairs_of(traces: Iterable[PublishedTrace]) -> dict[str, CandidatePair]:
 def read_pairs(_uri: str, file: str) -> Mapping[str, CandidatePair]:
     """The pairs in a file of ``store_pairs`` by their ids; none where the run or file is gone."""
     run_id, _, path = file.partition("/")
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            local = PatientClient().download_artifacts(run_id, path, folder)
-        except (mlflow.exceptions.MlflowException, OSError):
+    client = PatientClient()
+    try:
+        if path not in [there.path for there in client.list_artifacts(run_id, FOLDER)]:
             return {}
+    except mlflow.exceptions.MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        local = client.download_artifacts(run_id, path, folder)
         lines = Path(local).read_text(encoding="utf-8").splitlines()
     pairs = [CandidatePair.model_validate_json(line) for line in lines]
     return MappingProxyType({pair.pair_id: pair for pair in pairs})
@@ -159,6 +170,7 @@ def published(experiment_id: str) -> Iterator[PublishedTrace]:
     ):
         tags = trace.info.tags
         yield PublishedTrace(
+            experiment_id=experiment_id,
             trace_id=trace.info.trace_id,
             pair_id=tags[PAIR_TAG],
             file=tags.get(FILE_TAG, ""),

@@ -10,6 +10,7 @@ import requests
 from werkzeug.security import generate_password_hash
 
 from flows import servers
+from flows.access import AUTH_CONFIG
 from flows.environment import mlflow_folder
 from stages.core.config import ReviewQueueConfig
 from stages.core.feedback.judgments import Judgment
@@ -105,13 +106,17 @@ class Page:
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory):
-    """The address of a real MLflow server with accounts: admin, anna and ben."""
+    """The address of a real MLflow server with accounts: admin, anna and ben, who may read nothing
+    that they were not admitted to."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RLHF_DATA_ROOT", str(tmp_path_factory.mktemp("served")))
         patch.setenv("MLFLOW_TRACKING_USERNAME", ADMIN[0])
         patch.setenv("MLFLOW_TRACKING_PASSWORD", ADMIN[1])
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         mlflow_folder().mkdir(parents=True, exist_ok=True)
+        rules = AUTH_CONFIG.format(database=mlflow_folder() / "accounts.db")
+        (mlflow_folder() / "strict.ini").write_text(rules.replace("READ", "NO_PERMISSIONS"))
+        patch.setenv("MLFLOW_AUTH_CONFIG_PATH", str(mlflow_folder() / "strict.ini"))
         server = servers.start_mlflow(servers.free_port())
         try:
             servers.wait_until_healthy(server)

@@ -1,11 +1,16 @@
 """Reading and recording judgments."""
 
+import logging
 from datetime import UTC, datetime
 
+import mlflow
 import pytest
 
 from stages.core import tracking
 from stages.core.errors import UserError
+from stages.core.tracking.reviews.api import ask_traces
+from stages.core.tracking.reviews.questions import VERDICT
+from stages.core.tracking.reviews.traces import NewTrace, publish
 
 
 def test_recorded_judgments_are_read_as_they_were_given(config, make_pairs, run_id, judged):
@@ -75,3 +80,43 @@ def test_a_queue_that_is_not_there_is_named(config, make_pairs, run_id):
     with pytest.raises(UserError, match="'round 2'; there are: round 1"):
         tracking.judgments(config.experiment, ["round 2"])
     assert tracking.judgments(config.experiment, ["round 1"]) == []
+
+
+def test_nobody_else_answers_in_a_recorded_judgment(config, make_pairs, run_id, judged, caplog):
+    [pair] = make_pairs(1)
+    tracking.record_judgments(config.experiment, [judged(pair, "a", "gpt")], run_id)
+    [row] = tracking.judgments(config.experiment)
+    source = mlflow.entities.AssessmentSource("HUMAN", "anna")
+    ask_traces(
+        "log_assessment",
+        row.trace_id,
+        mlflow.entities.Feedback(name=VERDICT, value="Tie", source=source),
+    )
+    with caplog.at_level(logging.WARNING):
+        assert tracking.judgments(config.experiment) == [row]
+    assert "1 answers are in another name" in caplog.text
+
+
+def test_recording_does_not_mind_spaces_and_letter_case(config, make_pairs, run_id, judged):
+    [pair] = make_pairs(1)
+    first = judged(pair, annotator="Anna", reason=" Shorter.\n", better_answer="Best. ")
+    assert tracking.record_judgments(config.experiment, [first], run_id) == 1
+    again = first.model_copy(update={"annotator": "anna "})
+    assert tracking.record_judgments(config.experiment, [first], run_id) == 0
+    assert tracking.record_judgments(config.experiment, [again], run_id) == 0
+
+
+def test_judgments_whose_run_is_gone_are_left_out_and_said(
+    config, make_pairs, run_id, judged, caplog
+):
+    here, gone = make_pairs(2)
+    tracking.record_judgments(config.experiment, [judged(here)], run_id)
+    experiment = mlflow.get_experiment_by_name(config.experiment).experiment_id
+    trace = NewTrace(gone, f"{'0' * 32}/review/pairs-0.jsonl", "round 0", 0, 0, experiment)
+    publish([trace])
+    source = mlflow.entities.AssessmentSource("HUMAN", "anna")
+    verdict = mlflow.entities.Feedback(name=VERDICT, value="Tie", source=source)
+    ask_traces("log_assessment", trace.trace_id, verdict)
+    with caplog.at_level(logging.WARNING):
+        assert [row.pair for row in tracking.judgments(config.experiment)] == [here]
+    assert "the pairs of 1 runs are gone, and judgments of them are not read" in caplog.text

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import mlflow
 import pytest
+import requests
 
 from stages.core import tracking
 from stages.core.errors import UserError
@@ -72,6 +73,22 @@ def test_a_trace_holds_nothing_that_a_reviewer_must_not_see(opened):
         shown = str(trace.to_dict())
         assert "champion" not in shown
         assert "margin" not in shown
+
+
+def test_which_model_answered_is_kept_from_reviewers(opened, served_run, page):
+    anna = page("anna")
+    for experiment, status in ((opened.experiment_id, 200), (run_experiment(served_run), 403)):
+        answer = requests.get(
+            f"{anna.url}/api/2.0/mlflow/experiments/get",
+            params={"experiment_id": experiment},
+            auth=anna.login,
+            timeout=60,
+        )
+        assert answer.status_code == status
+
+
+def run_experiment(run_id):
+    return tracking.client.PatientClient().get_run(run_id).info.experiment_id
 
 
 def test_a_changed_answer_replaces_the_one_before(config, opened, of, page):
@@ -147,7 +164,8 @@ def test_without_reviewers_whoever_asks_may_answer(config, make_pairs, served_ru
 
 
 def test_only_an_admin_admits_reviewers(config, make_pairs, served_run, monkeypatch):
-    tracking.open_queue(config, make_pairs(1), served_run)
+    named = config.model_copy(update={"reviewers": ("anna",)})
+    tracking.open_queue(named, make_pairs(1), served_run)
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "anna")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "password-of-anna")
     assert current_user() == "anna"
