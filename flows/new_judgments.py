@@ -1,7 +1,8 @@
 """How many judgments there are that no policy has learned from yet."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from flows.servers import mlflow_address
 from stages.core import tracking
@@ -16,6 +17,8 @@ class NewJudgments:
     count: int
     last: tracking.Learned | None
     """The run that has learned from the judgments before; None where none has."""
+    given: Mapping[str, int]
+    """All judgments, by those of the kinds that count."""
 
     @property
     def text(self) -> str:
@@ -43,13 +46,19 @@ def new_judgments(
         pipeline: only runs of this experiment count; empty: those of any.
     """
     last = tracking.last_learned(experiment, pipeline)
+    given = tracking.judged_at(experiment)  # once: it reads all of them
+    by_kind = {kind: [at for given_by, at in given if given_by == kind] for kind in kinds}
+    count = sum(_new(kind, times, last) for kind, times in by_kind.items())
+    return NewJudgments(experiment, count, last, {kind: len(by_kind[kind]) for kind in by_kind})
+
+
+# ------------------------------------------------------------------------------------ helpers
+
+
+def _new(kind: str, given: Sequence[datetime], last: tracking.Learned | None) -> int:
+    """How many of the judgments by one kind of annotators are new since ``last``."""
     if last is None:
-        count = sum(tracking.count_judgments(experiment, kind=kind) for kind in kinds)
-        return NewJudgments(experiment, count, None)
-    count = 0
-    for kind in kinds:
-        later = tracking.count_judgments(experiment, last.until, kind=kind)
-        # Imported ones keep the time at which they were given, which may be long ago.
-        more = tracking.count_judgments(experiment, kind=kind) - last.seen.get(kind, 0)
-        count += max(later, more)
-    return NewJudgments(experiment, count, last)
+        return len(given)
+    # Imported ones keep the time at which they were given, which may be long ago.
+    more = len(given) - last.seen.get(kind, 0)
+    return max(sum(at > last.until for at in given), more)

@@ -114,7 +114,6 @@ def _judgments(experiment: str) -> dict[str, Any] | None:
     page = tracking.experiment_page(experiment, "review-queue")
     if not page:
         return None
-    count = {kind: tracking.count_judgments(experiment, kind=kind) for kind in KINDS}
     new, states = new_judgments(experiment, KINDS), tracking.queue_states(experiment)
     learned = new.last
     address = servers.mlflow_address()
@@ -122,9 +121,9 @@ def _judgments(experiment: str) -> dict[str, Any] | None:
         "experiment": experiment,
         "page": address + page,
         "page_is_served": _is_served(),
-        "total": sum(count.values()),
-        "human": count["human"],
-        "ai": count["ai"],
+        "total": sum(new.given.values()),
+        "human": new.given["human"],
+        "ai": new.given["ai"],
         "since": new.count,
         "last_learned": None
         if learned is None

@@ -8,6 +8,7 @@ about servers with accounts, and every call goes through ``api``.
 
 from stages.core.tracking.reviews.answers import (
     count_judgments,
+    judged_at,
     judgments,
     pending_pairs,
     published_pairs,
@@ -24,6 +25,7 @@ __all__ = [
     "Removed",
     "annotators",
     "count_judgments",
+    "judged_at",
     "judgments",
     "open_queue",
     "pending_pairs",

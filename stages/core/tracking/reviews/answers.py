@@ -113,14 +113,20 @@ def count_judgments(
 ) -> int:
     """How many judgments ``judgments`` would read, those after ``since`` or by this kind alone if
     it is given; 0 where there is no such experiment."""
+    return sum(
+        (since is None or at > since) and kind in (None, given_by)
+        for given_by, at in judged_at(experiment)
+    )
+
+
+def judged_at(experiment: str) -> list[tuple[AnnotatorKind, datetime]]:
+    """By whom and when each of the judgments was given that ``judgments`` would read; none where
+    there is no such experiment."""
     found = find_experiment(experiment)
     if not found:
-        return 0
+        return []
     answers = _answers(published(found), items(found))
-    return sum(
-        (since is None or answer.created_at > since) and kind in (None, answer.kind)
-        for answer in answers
-    )
+    return [(answer.kind, answer.created_at) for answer in answers]
 
 
 def record_judgments(experiment: str, rows: Sequence[Judgment], run_id: str) -> int:
