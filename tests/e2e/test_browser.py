@@ -88,11 +88,11 @@ def test_a_run_is_started_from_the_form(stack, page, waits, waiting_run):
     text = page.see("cpu-demo", "tiny", "retrain", "reward-model", "promote")
     assert "1 schedules" in text
     page.shot("deployments")
-    page.click("//a[normalize-space()='tiny']")
+    page.click("//a[normalize-space()='cpu-demo']")
     page.click("//button[normalize-space()='Run']")
     page.click("//*[@role='menuitem'][contains(., 'Custom run')]")
     page.see("Settings (Optional)", "Name of the run's MLflow experiment.", "Until stage")
-    assert page.field("Vocab size").get_attribute("value") == "400"
+    assert page.field("Vocab size").get_attribute("value") == "1024"
 
     page.type(page.field("Micro batch size"), "0")
     page.find(SUBMIT).send_keys("\n")
@@ -109,7 +109,7 @@ def test_a_run_is_started_from_the_form(stack, page, waits, waiting_run):
     page.shot("form filled in")
     submit(page, waits)
     created = waits(
-        lambda: stack.api("/flow_runs/filter", {"flow_runs": _by_hand("tiny")}), "the run"
+        lambda: stack.api("/flow_runs/filter", {"flow_runs": _by_hand("cpu-demo")}), "the run"
     )
     run, parameters = created[0]["id"], created[0]["parameters"]
     assert parameters["config"]["seed"] == 7
@@ -127,7 +127,7 @@ def test_a_run_is_started_from_the_form(stack, page, waits, waiting_run):
     parents = [{names[parent["id"]] for parent in node["parents"]} for _, node in nodes]
     assert parents == [set(), {"collect"}, {"clean"}]
     page.open(f"{stack.prefect}/v2/runs/flow-run/{run}")  # it counts task runs while it runs only
-    page.see("tiny seed 7", "Completed", "3 Task runs")
+    page.see("cpu-demo seed 7", "Completed", "3 Task runs")
     assert page.find("//main//canvas")
     page.click("//button[@role='tab'][normalize-space()='Artifacts']")
     page.see("mlflow-run")
@@ -144,7 +144,7 @@ def _by_hand(deployment):
 
 
 def test_a_schedule_shows_its_next_runs(stack, page):
-    deployment = stack.api("/deployments/name/align/tiny")["id"]
+    deployment = stack.api("/deployments/name/retrain/tiny")["id"]
     page.open(f"{stack.prefect}/v2/deployments/deployment/{deployment}?tab=Upcoming")
     text = page.see("At 04:00 AM, only on Sunday", "3 Flow runs")
     assert text.count("04:00:00 AM") == 3
