@@ -108,7 +108,7 @@ def _text_of(element: Any) -> str:
     from selenium.common.exceptions import StaleElementReferenceException
 
     with contextlib.suppress(StaleElementReferenceException):
-        return str(element.text)
+        return str(element.text).replace("\N{NO-BREAK SPACE}", " ")
     return ""
 
 

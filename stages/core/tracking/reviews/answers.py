@@ -299,7 +299,7 @@ def _recorded_trace(experiment_id: str, row: Judgment, file: str) -> NewTrace:
 
 
 def _is_recorded(trace: PublishedTrace, kind: AnnotatorKind, annotator: str) -> bool:
-    where = (trace.pair_id, trace.experiment_id, "", 0, kind, annotator.strip().lower())
+    where = (trace.experiment_id, trace.pair_id, "", 0, kind, annotator.strip().lower())
     return trace.trace_id == name_trace(*where)
 
 

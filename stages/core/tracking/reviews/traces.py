@@ -66,7 +66,7 @@ class NewTrace:
     @property
     def trace_id(self) -> str:
         """The same whenever the same pair is published in the same place."""
-        where = (self.pair.pair_id, self.experiment_id, self.queue, self.copy)
+        where = (self.experiment_id, self.pair.pair_id, self.queue, self.copy)
         return name_trace(*where, *self.annotator)
 
 
@@ -84,7 +84,7 @@ class PublishedTrace:
 
 
 def name_trace(*where: str | int) -> str:
-    """An id that follows from the pair, the experiment, the queue, the copy, and the annotator if
+    """An id that follows from the experiment, the pair, the queue, the copy, and the annotator if
     nobody was asked."""
     return f"tr-{hashlib.sha256(json.dumps(where).encode()).hexdigest()[:32]}"
 
