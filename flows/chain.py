@@ -139,6 +139,11 @@ def run_stages(
     return outputs
 
 
+def begins_again() -> bool:
+    """Whether the flow run has begun before: after a crash, or an answer that it waited for."""
+    return (prefect.runtime.flow_run.run_count or 1) > 1
+
+
 def bring(earlier: tracking.EarlierRun, run_id: str, stages: Sequence[str]) -> Results:
     """The results of an earlier run's ``stages``, their folders on this machine.
 
@@ -185,7 +190,7 @@ def _outlive_reader() -> None:
 def _collected(run_id: str) -> Results:
     """What this run has collected, where it begins again after a crash or an answer: databases and
     review queues may hold more since, and a run is about what it began with."""
-    if (prefect.runtime.flow_run.run_count or 1) <= 1:
+    if not begins_again():
         return {}
     return bring(tracking.earlier_run(run_id), run_id, ["collect"])
 

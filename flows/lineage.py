@@ -28,6 +28,14 @@ def kinds(annotators: str) -> tuple[AnnotatorKind, ...]:
     return KINDS if annotators == "all" else tuple(kind for kind in KINDS if kind == annotators)
 
 
+def kinds_wanted(config: PipelineConfig) -> dict[str, tuple[AnnotatorKind, ...]]:
+    """Whose judgments the run learns from, by experiment, however many sources name it."""
+    wanted: dict[str, set[AnnotatorKind]] = {}
+    for source in sources(config):
+        wanted.setdefault(source.experiment, set()).update(kinds(source.annotators))
+    return {name: tuple(sorted(found)) for name, found in wanted.items()}
+
+
 def before_fetching(config: PipelineConfig) -> dict[str, str]:
     """The tag that says how many judgments there are when the run begins to read them."""
     experiments = sorted({source.experiment for source in sources(config)})

@@ -96,10 +96,11 @@ def retrain(
         message = f"{other.name} ({state}) retrains {config.profile} already; flow run {other.id}"
         return Cancelled(name="Already at it", message=message)
     found = [
-        new_judgments(source.experiment, lineage.kinds(source.annotators), config.profile)
-        for source in lineage.sources(config)
+        new_judgments(experiment, kinds, config.profile)
+        for experiment, kinds in lineage.kinds_wanted(config).items()
     ]
-    if sum(one.count for one in found) < min_new_judgments:
+    # What a run that begins again has read is not asked about: it goes on to its end.
+    if sum(one.count for one in found) < min_new_judgments and not chain.begins_again():
         text = "; ".join(one.text for one in found)
         message = f"{text}. A retraining begins at {min_new_judgments}"
         progress.current().warn(NOTHING_NEW, message)

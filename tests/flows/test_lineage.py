@@ -43,6 +43,13 @@ def _report(data_root: Path, digest: str, experiment: str, traces: list[str], ho
     (folder / f"{digest}.json").write_text(json.dumps(report), encoding="utf-8")
 
 
+def test_an_experiment_that_several_sources_name_is_counted_once() -> None:
+    given = [{"queues": ["one"]}, {"queues": ["two"]}, {"experiment": "b", "annotators": "ai"},
+             {"experiment": "b", "annotators": "all"}]  # fmt: skip
+    config = override(PipelineConfig(), {"collect.preferences.feedback": given})
+    assert lineage.kinds_wanted(config) == {"feedback": ("human",), "b": ("ai", "human")}
+
+
 def test_a_run_without_judgments_has_no_tags() -> None:
     assert lineage.feedback_tags({}) == lineage.feedback_tags(COLLECT) == {}
     assert lineage.before_fetching(PipelineConfig()) == {}

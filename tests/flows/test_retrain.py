@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import prefect.runtime
 import psutil
 import pytest
 
 from flows import servers
 from flows.plan import check_retraining, retraining_stages
 from flows.profiles import cpu_demo, override
-from flows.retrain import retrain_demo, with_feedback
+from flows.retrain import retrain, retrain_demo, with_feedback
 from stages.core import tracking
 from stages.core.config import FeedbackSource, PipelineConfig
 from stages.core.errors import UserError
@@ -113,6 +114,18 @@ def test_settings_under_which_judgments_change_nothing_are_refused(
     check_retraining(retrain_demo())
     with pytest.raises(UserError, match=message):
         check_retraining(override(retrain_demo(), changes))
+
+
+@pytest.mark.slow
+def test_a_run_that_begins_again_goes_on_though_nothing_is_new(
+    prefect_server: None, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its judgments may have been read by another run, or withdrawn, while it waited."""
+    config = override(retrain_demo(), {"approval.promotion": "off"})
+    assert retrain(config, return_state=True).name == "Nothing new"
+    monkeypatch.setattr(prefect.runtime.flow_run, "run_count", 2, raising=False)
+    with pytest.raises(UserError, match="no version of rlhf-policy is champion yet"):
+        retrain(config)
 
 
 # ------------------------------------------------------------------------- with real, tiny models
