@@ -10,6 +10,7 @@ from flows.benchmark_command import whole_number
 from flows.foreground import run_flow
 from flows.review_experiment import FEEDBACK
 from stages.core.config import JudgePairsConfig
+from stages.core.config.feedback import NO_LOGINS, names_reviewer
 from stages.core.errors import UserError
 
 DEFAULT = JudgePairsConfig().judge
@@ -48,6 +49,8 @@ def judge(options: argparse.Namespace, console: Console) -> None:
     Raises:
         UserError: one line with the cure.
     """
+    if any(map(names_reviewer, options.queue)):
+        raise UserError(f"--queue: {NO_LOGINS}")
     found = run_flow(
         console,
         "flows.judge_flow",

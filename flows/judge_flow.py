@@ -14,6 +14,7 @@ from flows.stage_task import run_or_reuse
 from stages.core import tracking
 from stages.core.artifacts import data_root, json_digest, make_artifact
 from stages.core.config import Compute, Frozen, JudgePairsConfig
+from stages.core.config.feedback import NO_LOGINS, names_reviewer
 from stages.core.contracts import JudgePairsInputs, JudgePairsOutputs
 from stages.core.errors import UserError
 from stages.core.feedback.judgments import Judgment
@@ -65,7 +66,7 @@ def judge_pairs(
 ) -> Any:
     """Let a language model judge the pairs in review queues that no person has judged yet, and
     record its verdicts as AI's. What it has judged before is left out."""
-    _check(config)
+    _check(config, queues)
     pairs = _new_pairs(experiment, queues, config.judge.model)
     if not pairs:
         return Completed(
@@ -112,7 +113,7 @@ def stage_inputs(pairs: Sequence[CandidatePair]) -> JudgePairsInputs:
 # ------------------------------------------------------------------------------------ helpers
 
 
-def _check(config: JudgePairsConfig) -> None:
+def _check(config: JudgePairsConfig, queues: Sequence[str]) -> None:
     """
     Raises:
         UserError: the settings lack what only the user knows.
@@ -124,6 +125,8 @@ def _check(config: JudgePairsConfig) -> None:
         )
     if not config.judge.model.strip():
         raise UserError("judge.model is empty: name the model that the endpoint serves")
+    if any(map(names_reviewer, queues)):
+        raise UserError(f"queues: {NO_LOGINS}")
 
 
 def _new_pairs(experiment: str, queues: Sequence[str], model: str) -> list[CandidatePair]:

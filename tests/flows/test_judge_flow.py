@@ -118,3 +118,11 @@ def test_what_the_user_must_mend_is_said_before_a_process_starts(
 ) -> None:
     with pytest.raises(UserError, match=message):
         judge_pairs(settings(url, model), "no-queues")
+
+
+def test_no_reviewers_queue_is_named_in_what_is_recorded(
+    prefect_server: None, data_root: Path
+) -> None:
+    with pytest.raises(UserError, match="no reviewer's login may stand in one") as caught:
+        judge_pairs(settings("http://127.0.0.1:9/v1"), "feedback", ("round 1 · ada",))
+    assert "ada" not in str(caught.value)

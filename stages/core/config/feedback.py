@@ -14,6 +14,17 @@ GUIDELINES = (
 )
 
 
+NO_LOGINS = (
+    "settings are logged and stored, so no reviewer's login may stand in one: name the round "
+    "alone, such as round 1"
+)
+
+
+def names_reviewer(queue: str) -> bool:
+    """Whether the name is that of a reviewer's own queue."""
+    return " · " in queue
+
+
 class FeedbackSource(Frozen):
     """Judgments from MLflow's review queues, read anew in each run. For preferences: the judged
     pairs; for sft: the better answers that reviewers wrote; for prompts: the prompts asked about.
@@ -51,11 +62,8 @@ class FeedbackSource(Frozen):
     @field_validator("queues")
     @classmethod
     def _check_queues(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if any(" · " in name for name in names):
-            raise ValueError(
-                "settings are logged and stored, so no reviewer's login may stand in one: name the "
-                "round alone, such as round 1"
-            )
+        if any(map(names_reviewer, names)):
+            raise ValueError(NO_LOGINS)
         return names
 
     @field_validator("experiment")
@@ -116,6 +124,16 @@ class ReviewQueueConfig(Frozen):
     """Ask how much better the answer is."""
     ask_better_answer: bool = True
     """Ask for a better answer, which becomes a demonstration."""
+
+    @field_validator("reviewers")
+    @classmethod
+    def _check_reviewers(cls, logins: tuple[str, ...]) -> tuple[str, ...]:
+        """Each once, whatever the spelling: two queues of one person would make them their own
+        second opinion."""
+        by_person: dict[str, str] = {}
+        for login in filter(None, map(str.strip, logins)):
+            by_person.setdefault(login.lower(), login)
+        return tuple(by_person.values())
 
 
 class PairJudgeConfig(JudgeConfig):

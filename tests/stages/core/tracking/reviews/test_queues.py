@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from stages.core import tracking
+from stages.core.config import ReviewQueueConfig
 from stages.core.errors import UserError
 from stages.core.tracking.reviews.queues import deal, items
 
@@ -51,6 +52,11 @@ def test_reviewers_have_queues_of_their_own(config, make_pairs, run_id):
         "round 1 · anna": 3,
         "round 1 · ben": 3,
     }
+
+
+def test_a_reviewer_in_two_spellings_is_one_person():
+    named = ReviewQueueConfig(reviewers=(" anna", "Ben", "ANNA ", " ", "ben"))
+    assert named.reviewers == ("anna", "Ben")
 
 
 def test_pairs_are_dealt_in_turn_and_every_so_many_go_to_two(make_pairs):
