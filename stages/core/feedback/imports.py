@@ -81,7 +81,8 @@ def without_known(
     judgments: Sequence[Judgment], known: Sequence[Judgment], pseudonyms: dict[str, str]
 ) -> list[Judgment]:
     """The judgments but those that were exported from here: their annotators are pseudonyms of
-    people whose judgments of the same pair are there.
+    people, or models, whose judgments of the same pair are there. What was imported itself does not
+    count: a corrected file replaces it.
 
     Args:
         pseudonyms: of each person's login.
@@ -90,6 +91,10 @@ def without_known(
         (pseudonyms[judgment.annotator], judgment.pair.pair_id)
         for judgment in known
         if judgment.annotator in pseudonyms
+    } | {
+        (judgment.annotator, judgment.pair.pair_id)
+        for judgment in known
+        if judgment.annotator_kind == "ai" and judgment.pair.purpose != "imported"
     }
     return [
         judgment

@@ -105,3 +105,12 @@ def test_an_own_export_is_known_again(judge, read):
     assert left("annotator-1") == left("annotator-1, annotator-2") == 0
     assert left("annotator-3") == left("annotator-1, annotator-3") == left("carl") == 1
     assert left("annotator-1", prompt="another") == 1
+
+
+def test_a_models_judgment_that_was_exported_keeps_its_purpose(judge, read):
+    """Imported again it would no longer be of the random share."""
+    row = OWN | {"annotator": "judge-1", "source": "feedback:ai"}
+    exported = read(row).judgments
+    given = judge("judge-1", "b", kind="ai", purpose="random")
+    assert without_known(exported, [given], {}) == []
+    assert without_known(exported, exported, {}) == exported
