@@ -13,8 +13,9 @@ from stages.core.artifacts import data_root
 from stages.core.errors import UserError
 
 NOT_LOOKED_AT = (
-    "Not looked at: files that were exported, backups, other machines' data folders, and the "
-    "person's account on the MLflow server."
+    "Not looked at: files that were exported, backups, other machines' data folders, the person's "
+    "account on the MLflow server, and the parameters of sample-pairs' runs in Prefect, which name "
+    "who was asked."
 )
 
 
@@ -55,7 +56,8 @@ def forget(options: argparse.Namespace, console: Console) -> None:
     elif not options.apply:
         _line(console, "Nothing was removed; --apply does it.")
     else:
-        removed, left = withdrawal.remove_all(found)
+        with tracking.impatiently():
+            removed, left = withdrawal.remove_all(found)
         _line(
             console,
             f"Removed: {removed.judgments:,} judgments, {len(found.snapshots):,} snapshots, "
