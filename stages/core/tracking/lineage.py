@@ -9,7 +9,7 @@
 | ``feedback_seen`` | run | how many judgments there were, as JSON: {"feedback": {"human": 9}} |
 | ``started_from`` | run | the run whose SFT model a retraining started from |
 | ``started_from_version`` | run | the version of the policy that this run had made |
-| ``rlhf.used_in_run`` | trace of a pair | the last pipeline run that learned from its judgment |
+| ``rlhf.used_in_run`` | trace of a pair | the last pipeline run that read its judgment |
 | ``rlhf.used_in_version`` | trace of a pair | the version of ``rlhf-policy`` that this run made |
 | ``rlhf.used_in_page`` | trace of a pair | address of this run's page |
 
