@@ -38,18 +38,22 @@ from tests.e2e.reviewer import Reviewed, review
 from tests.e2e.stack import Stack, running_stack
 
 PROFILE = "loop"
+SAMPLE = "data/samples/preferences.jsonl"
 SECONDS = 3600.0
 """No single run may take longer."""
 INTERVALS = ("", "_low", "_high")
 
 
-def configuration(few: int) -> PipelineConfig:
+def configuration(root: Path, few: int) -> PipelineConfig:
     """The demo with few preferences, gone through often enough to learn something from them."""
+    lines = (rounds.CHECKOUT / SAMPLE).read_text(encoding="utf-8").splitlines()[:few]
+    preferences = root / "few.jsonl"
+    preferences.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return override(
         cpu_demo(),
         {
             "profile": PROFILE,
-            "collect.preferences.max_records": few,
+            "collect.preferences.paths": [str(preferences)],
             "reward_model.num_epochs": 4.0,
             "guard_model.num_epochs": 8.0,
             "approval.promotion": "ask",
@@ -68,7 +72,7 @@ def main() -> None:
     if options.demo:
         shutil.copytree(options.demo / "runs", root / "runs", ignore=_not_this_machine)
     prepare()
-    config = configuration(options.few)
+    config = configuration(root, options.few)
     (root / "loop.json").write_text(config.model_dump_json(), encoding="utf-8")
     yearly = ["--name", PROFILE, "--cron", "0 4 1 1 *", "--config", str(root / "loop.json")]
     times: dict[str, float] = {}
