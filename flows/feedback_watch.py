@@ -1,6 +1,7 @@
 """The flow ``watch-feedback``: it says when enough has been judged, and an automation on the
 Prefect server then starts a retraining."""
 
+import datetime
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -26,6 +27,8 @@ RESOURCE = "rlhf.feedback"
 AUTOMATION = "rlhf: retrain on new judgments"
 NAME = "watch-feedback"
 DEPLOYMENT = f"{NAME}/{NAME}"
+AGAIN_AFTER = datetime.timedelta(days=1)
+"""Judgments that were announced and that nothing has learned from since are announced again."""
 ANNOUNCED, WATCHED = "rlhf.announced", "rlhf.watched"
 """Tags of the experiment: what was announced last, and that watching was switched on once."""
 
@@ -40,6 +43,7 @@ def watch_feedback(
     """Count the judgments that no policy has learned from yet, and announce when there are enough.
 
     The automation "rlhf: retrain on new judgments" waits for that event and starts a retraining.
+    After a day without one that finished, the judgments are announced again.
 
     Args:
         experiment: MLflow experiment that holds the review queues.
@@ -60,7 +64,8 @@ def watch_feedback(
         {"prefect.resource.id": f"{RESOURCE}.{experiment}", "prefect.resource.name": experiment},
         payload={"experiment": experiment, "new": found.count},
     )
-    tracking.tag_experiment(experiment, {ANNOUNCED: f"{found.count} {since}"})
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    tracking.tag_experiment(experiment, {ANNOUNCED: f"{found.count} {now} {since}"})
     return Completed(name="Announced", message=found.text)
 
 
@@ -120,10 +125,14 @@ def begin_watching(experiment: str) -> bool:
 
 
 def _is_due(experiment: str, since: str, count: int, step: int) -> bool:
-    """Whether so many are to be announced: since the last retraining none were, or so many less."""
+    """Whether so many are to be announced: since the last retraining none were, or so many less, or
+    it is long ago, so that the retraining it started must have failed."""
     announced = tracking.experiment_tags(experiment).get(ANNOUNCED, "")
-    number, _, announced_since = announced.partition(" ")
-    return announced_since != since or not number or count >= int(number) + step
+    if not announced:
+        return True
+    number, at, announced_since = announced.split(" ")
+    age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(at)
+    return announced_since != since or count >= int(number) + step or age >= AGAIN_AFTER
 
 
 def _runs_something(client: SyncPrefectClient, actions: Sequence[Any]) -> bool:

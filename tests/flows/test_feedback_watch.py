@@ -87,6 +87,16 @@ def test_it_announces_once_and_again_with_as_many_more(
     assert events == [{"experiment": experiment, "new": n} for n in (5, 9)]
 
 
+def test_after_a_day_it_announces_again_what_nothing_has_learned_from(
+    judge: Callable[..., str], events: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = judge(2)
+    assert [_state(experiment, 2).name for _ in range(2)] == ["Announced", "Announced already"]
+    monkeypatch.setattr(feedback_watch, "AGAIN_AFTER", timedelta(0))
+    assert _state(experiment, 2).name == "Announced"
+    assert len(events) == 2
+
+
 def test_an_experiment_that_nobody_has_made_is_nothing_new(events: list[dict[str, Any]]) -> None:
     state = _state("nobody made this", 1)
     assert state.name == "Nothing new"

@@ -86,12 +86,13 @@ def feedback_data(
     judgments = list(judgments)
     pairs = [*(judgment.pair for judgment in judgments), *published]
     reserved = {_key(pair) for pair in pairs if pair.purpose == "random"}
+    gold = {pair.pair_id for pair in pairs if pair.purpose == "gold"}
     counted = counting(judgments, source)
     data = FeedbackData(judgments=counted, annotators=qualities(counted, source))
     data.reserved = [{"prompt": key} for key in sorted(reserved)]
     left_out = {(one.kind, one.annotator) for one in data.annotators if one.left_out}
     for votes in by_pair(counted).values():
-        heard = _heard(votes, left_out, data)
+        heard = _heard(votes, left_out, gold, data)
         if heard:
             _take_pair(heard, source, pseudonyms, reserved, data)
     data.sft, data.sft_held_out = map(_distinct, (data.sft, data.sft_held_out))
@@ -133,12 +134,15 @@ def decide(votes: Sequence[Judgment], conflicts: Literal["majority", "drop", "ke
 
 
 def _heard(
-    votes: Sequence[Judgment], left_out: set[tuple[AnnotatorKind, str]], data: FeedbackData
+    votes: Sequence[Judgment],
+    left_out: set[tuple[AnnotatorKind, str]],
+    gold: set[str],
+    data: FeedbackData,
 ) -> list[Judgment]:
     """The judgments of one pair that decide about it; the others' use is noted."""
     heard = []
     for vote in votes:
-        if vote.pair.purpose == "gold":
+        if vote.pair.pair_id in gold:  # an imported judgment may be about one, too
             data.uses[vote.judgment_id] = "gold"
         elif (vote.annotator_kind, vote.annotator) in left_out:
             data.uses[vote.judgment_id] = "left_out"

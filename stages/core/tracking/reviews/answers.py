@@ -169,11 +169,12 @@ def record_judgments(experiment: str, rows: Sequence[Judgment], run_id: str) -> 
 
 
 def tag_pairs(experiment: str, trace_ids: Sequence[str], tags: dict[str, str]) -> None:
-    """Say on traces what their judgments were used for; those that are gone are passed over."""
-    there = {trace.trace_id for trace in published(find_experiment(experiment))}
-    for trace_id in trace_ids:
-        if trace_id in there:
-            for key, value in tags.items():
+    """Say on traces what their judgments were used for; those that are gone are passed over, and so
+    is what has been said already."""
+    there = {trace.trace_id: trace.tags for trace in published(find_experiment(experiment))}
+    for trace_id in filter(there.__contains__, trace_ids):
+        for key, value in tags.items():
+            if there[trace_id].get(key) != value:
                 ask_traces("set_trace_tag", trace_id, key, value)
 
 

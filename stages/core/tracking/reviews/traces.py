@@ -81,6 +81,7 @@ class PublishedTrace:
     queue: str
     copy: int
     assessments: tuple[Any, ...]
+    tags: Mapping[str, str]
 
 
 def name_trace(*where: str | int) -> str:
@@ -177,6 +178,7 @@ def published(experiment_id: str) -> Iterator[PublishedTrace]:
             queue=tags.get(QUEUE_TAG, ""),
             copy=int(tags.get(COPY_TAG, "0")),
             assessments=tuple(trace.info.assessments),
+            tags=tags,
         )
 
 

@@ -162,6 +162,14 @@ def test_gold_pairs_and_left_out_annotators_are_never_data(judge):
     }
 
 
+def test_an_imported_judgment_of_a_gold_pair_is_no_data_either(judge):
+    imported = judge("elsewhere", "a", "gold", purpose="imported", better_answer="no")
+    asked = judge("anna", "b", "gold", purpose="gold", expected="b").pair
+    data = feedback_data([imported], FeedbackSource(), {"elsewhere": "annotator-1"}, [asked])
+    assert data.uses == {imported.judgment_id: "gold"}
+    assert (data.preferences, data.sft) == ([], [])
+
+
 def test_ties_and_both_bad_are_counted_and_their_better_answers_learned(judge):
     judgments = [
         judge("anna", "tie", "p"),
