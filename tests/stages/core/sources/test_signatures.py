@@ -25,10 +25,10 @@ def parquet():
 @pytest.mark.parametrize(
     ("name", "content", "cure"),
     [
-        ("a.jsonl", gzip.compress(LINE), "is gzip; name it a.jsonl.gz"),
+        ("a.jsonl", gzip.compress(LINE, mtime=0), "is gzip; name it a.jsonl.gz"),
         ("a.txt", zstandard.compress(LINE), "is zstd; name it a.txt.zst"),
         ("a.jsonl.gz", LINE, "is not gzip; if it is plain take .gz off its name"),
-        ("a.jsonl.zst", gzip.compress(LINE), "is not zstd"),
+        ("a.jsonl.zst", gzip.compress(LINE, mtime=0), "is not zstd"),
         ("a.jsonl", parquet(), "is Parquet: name it .parquet"),
         ("a.csv", b"PK\x03\x04\x14\0", "is a ZIP archive or an Excel workbook"),
         ("a.txt", b"%PDF-1.7\n", "is PDF: extract its text"),
@@ -47,7 +47,7 @@ def test_what_a_file_really_is_is_said_with_the_cure(tmp_path, name, content, cu
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.jsonl.gz", gzip.compress(LINE)),
+        ("a.jsonl.gz", gzip.compress(LINE, mtime=0)),
         ("a.jsonl.zst", zstandard.compress(LINE)),
         ("a.jsonl.zst", b"\x51\x2a\x4d\x18\x01\0\0\0x" + zstandard.compress(LINE)),
         ("a.parquet", parquet()),
