@@ -1,6 +1,7 @@
 """The whole loop of feedback once: does a person's word make the next model better?
 
     python tests/benchmarks/feedback_loop.py [--demo DATA_ROOT] [--judgments 200] [--few 40]
+        [--set key=value …]
 
 A team has few preferences (``--few`` of the demo's 4,000), so its reward model knows little; the
 policy trained on that is champion. Then pairs of replies of champion and SFT model are asked about,
@@ -44,7 +45,7 @@ SECONDS = 3600.0
 INTERVALS = ("", "_low", "_high")
 
 
-def configuration(root: Path, few: int) -> PipelineConfig:
+def configuration(root: Path, few: int, settings: list[str]) -> PipelineConfig:
     """The demo with few preferences, gone through often enough to learn something from them."""
     lines = (rounds.CHECKOUT / SAMPLE).read_text(encoding="utf-8").splitlines()[:few]
     preferences = root / "few.jsonl"
@@ -57,6 +58,7 @@ def configuration(root: Path, few: int) -> PipelineConfig:
             "reward_model.num_epochs": 4.0,
             "guard_model.num_epochs": 8.0,
             "approval.promotion": "ask",
+            **dict(setting.split("=", 1) for setting in settings),
         },
     )
 
@@ -66,13 +68,14 @@ def main() -> None:
     parser.add_argument("--demo", type=Path, help="data root of a finished demo, to reuse")
     parser.add_argument("--judgments", type=int, default=200)
     parser.add_argument("--few", type=int, default=40, help="preferences before anybody is asked")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--screenshots", type=Path, default=None)
     options = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="feedback-loop-"))
     if options.demo:
         shutil.copytree(options.demo / "runs", root / "runs", ignore=_not_this_machine)
     prepare()
-    config = configuration(root, options.few)
+    config = configuration(root, options.few, options.set)
     (root / "loop.json").write_text(config.model_dump_json(), encoding="utf-8")
     yearly = ["--name", PROFILE, "--cron", "0 4 1 1 *", "--config", str(root / "loop.json")]
     times: dict[str, float] = {}
