@@ -131,12 +131,16 @@ def _collect(
                 f"collect.{kind}: no {name} record among {total}{which}; "
                 f"give more records of different {kept_together}"
             )
+    # The limits are the files': people's judgments stay. In training they come first, else last.
+    num_judged = [sum(file.rows for file in read.files) for read in (judged, judged_held_out)]
+    kept = range(min(num_judged[0], counts[0])), range(counts[1] - num_judged[1], counts[1])
     return {
         "train": split_entry(
-            take_subset(paths[0], counts[0], source.max_records), judged.files + train.files
+            take_subset(paths[0], counts[0], source.max_records, kept[0]),
+            judged.files + train.files,
         ),
         "held_out": split_entry(
-            take_subset(paths[1], counts[1], source.max_held_out_records),
+            take_subset(paths[1], counts[1], source.max_held_out_records, kept[1]),
             held_out.files + judged_held_out.files,
         ),
     }

@@ -88,12 +88,17 @@ def _divide(full: Path, paths: tuple[Path, Path], is_held_out: Iterator[bool]) -
     return counts[0], counts[1]
 
 
-def take_subset(path: Path, count: int, limit: int) -> int:
+def take_subset(path: Path, count: int, limit: int, kept: range = range(0)) -> int:
     """Cut a file of ``count`` rows down to ``limit`` rows chosen at random, in their order, and
-    return their number; 0 leaves it whole."""
-    if not limit or count <= limit:
+    return how many are left; 0 leaves it whole.
+
+    Args:
+        kept: numbers of rows that stay and are not counted.
+    """
+    others = [number for number in range(count) if number not in kept]
+    if not limit or len(others) <= limit:
         return count
-    chosen = set(random.Random(SUBSET_SEED).sample(range(count), limit))
+    chosen = {*random.Random(SUBSET_SEED).sample(others, limit), *kept}
     return write_jsonl(
         path, (row for number, row in enumerate(read_jsonl(path)) if number in chosen)
     )

@@ -43,7 +43,7 @@ class DataSource(Frozen):
     """Our column name → the files' column name, where they differ (completion: response). Known
     formats, such as Alpaca, need none; with any given, none is recognised."""
     max_records: Count = 0
-    """Take this many training records, chosen at random; 0 takes all."""
+    """Take this many training records, chosen at random, and all judgments; 0 takes all."""
     max_held_out_records: Count = 0
     """The same for held-out records."""
 

@@ -223,6 +223,20 @@ def test_held_out_files_and_the_random_share_are_both_held_out(tmp_path):
     assert prompts(folder, "preferences", "held_out") >= {"a", "b", "Who 0?"}
 
 
+def test_limits_are_the_files_and_leave_all_judgments(tmp_path):
+    files = write_pairs(tmp_path / "pairs.jsonl", [f"Question {n}" for n in range(200)])
+    inputs = inputs_of(snapshot_of(*ROUND), "preferences", preferences=files)
+    limits = {"held_out_share": 0.1, "max_records": 4, "max_held_out_records": 2}
+    _, metrics, folder = run(inputs, tmp_path, preferences=limits)
+    assert (metrics["preferences_train"], metrics["preferences_held_out"]) == (4 + 9, 2 + 3)
+    for split, count in (("train", 9), ("held_out", 3)):
+        judged_rows = [row for row in rows(folder, "preferences", split) if "source" in row]
+        assert len(judged_rows) == count
+    alone = inputs_of(snapshot_of(*ROUND), "preferences")
+    _, metrics, _ = run(alone, tmp_path, "alone", preferences={"max_records": 4})
+    assert metrics["preferences_train"] == 9.0
+
+
 def test_judgments_without_a_random_share_are_split_as_files_are(tmp_path):
     snapshot = snapshot_of(*(judged(f"How {n}?") for n in range(60)))
     _, metrics, _ = run(inputs_of(snapshot, "preferences"), tmp_path)
