@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,13 +29,24 @@ def prefect_server() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database with all its tables, whose making takes long."""
+    import mlflow
+
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture(scope="module")
+def mlflow_database(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for the tests of a module: no other module's champion or judgments are in it."""
+    return Path(shutil.copy(empty_database, tmp_path_factory.mktemp("mlflow") / "mlflow.db"))
 
 
 @pytest.fixture
 def data_root(tmp_path: Path, mlflow_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data root of the test's own; MLflow's database is shared, since its making takes long."""
+    """A data root of the test's own; MLflow's database is the module's."""
     root = tmp_path / "data"
     root.mkdir()
     monkeypatch.setenv("RLHF_DATA_ROOT", str(root))

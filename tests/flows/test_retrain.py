@@ -210,6 +210,7 @@ def judge(count: int, start: int = 0) -> list[CandidatePair]:
 
 def runs(name: str) -> list[Any]:
     """The pipeline runs called so, the newest first."""
+    tracking.set_up()
     client = mlflow.MlflowClient()
     experiment = client.get_experiment_by_name("toy").experiment_id
     return client.search_runs([experiment], f"attributes.run_name = '{name}'")

@@ -108,6 +108,7 @@ class Page:
 def served(tmp_path_factory):
     """The address of a real MLflow server with accounts: admin, anna and ben, who may read nothing
     that they were not admitted to."""
+    # Undone before the first test: others of the session are not to see this server's variables.
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RLHF_DATA_ROOT", str(tmp_path_factory.mktemp("served")))
         patch.setenv("MLFLOW_TRACKING_USERNAME", ADMIN[0])
@@ -118,25 +119,23 @@ def served(tmp_path_factory):
         (mlflow_folder() / "strict.ini").write_text(rules.replace("READ", "NO_PERMISSIONS"))
         patch.setenv("MLFLOW_AUTH_CONFIG_PATH", str(mlflow_folder() / "strict.ini"))
         server = servers.start_mlflow(servers.free_port())
-        try:
-            servers.wait_until_healthy(server)
-            for name, password in LOGINS.items():
-                answer = requests.post(
-                    f"{server.url}/api/2.0/mlflow/users/create",
-                    json={"username": name, "password": password},
-                    auth=ADMIN,
-                    timeout=60,
-                )
-                answer.raise_for_status()
-            _check_passwords_quickly()
-            yield server.url
-        finally:
-            servers.stop(server.process)
+        accounts = mlflow_folder() / "accounts.db"
+    with servers.stopped_at_exit(server):
+        servers.wait_until_healthy(server)
+        for name, password in LOGINS.items():
+            answer = requests.post(
+                f"{server.url}/api/2.0/mlflow/users/create",
+                json={"username": name, "password": password},
+                auth=ADMIN,
+                timeout=60,
+            )
+            answer.raise_for_status()
+        _check_passwords_quickly(accounts)
+        yield server.url
 
 
-def _check_passwords_quickly():
+def _check_passwords_quickly(path):
     """A hash of a single round: the server checks the password at each request."""
-    path = mlflow_folder() / "accounts.db"
     with contextlib.closing(sqlite3.connect(path)) as accounts, accounts:
         for name, password in (ADMIN, *LOGINS.items()):
             quick = generate_password_hash(password, "pbkdf2:sha256:1")
