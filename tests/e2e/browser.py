@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 PROGRAMS = ("chromium", "chromedriver")
-TIMEOUT_SECONDS = 120.0
+TIMEOUT_SECONDS = 240.0
 
 
 def wait(look: Callable[[], Any], what: str, seconds: float = TIMEOUT_SECONDS) -> Any:
