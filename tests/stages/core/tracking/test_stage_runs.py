@@ -158,16 +158,16 @@ def test_a_cancelled_stage_ends_its_run_itself(client, parent, tmp_path, childre
 
     def cancel_once_it_runs():
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not children(parent):
-            time.sleep(0.2)
-        process = children(parent)[0].data.tags["process"]
+        while not (found := children(parent)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process = found[0].data.tags["process"]
         os.kill(int(process.split("@")[0]), signal.SIGTERM)
 
     canceller = threading.Thread(target=cancel_once_it_runs)
     canceller.start()
     with pytest.raises(StageCrashedError, match="ended with code 143"):
         run_stage(
-            TokenizerConfig(vocab_size=2000),
+            TokenizerConfig(vocab_size=20_000),
             inputs,
             Compute(),
             on_line=str,
