@@ -158,7 +158,9 @@ def _show_judgments(page: Page, found: Mapping[str, Any] | None) -> None:
     since += f"(version {learned['version']})" if learned else "no model has learned from them yet"
     page.line(f"{found['total']:,} judgments: {by_kind}; {since}")
     place = found["page"] + ("" if found["page_is_served"] else " (once rlhf up serves it)")
-    page.line(f"{found['pending']:,} answers wanted in {len(found['queues']):,} queues: {place}")
+    pending, queues = found["pending"], len(found["queues"])
+    answers, nouns = "answer" if pending == 1 else "answers", "queue" if queues == 1 else "queues"
+    page.line(f"{pending:,} {answers} wanted in {queues:,} {nouns}: {place}")
     waiting = [queue for queue in found["queues"] if queue["pending"]]
     rows = [
         (escape(queue["name"]), f"{queue['finished']:,} done, {queue['pending']:,} to do")
