@@ -139,7 +139,10 @@ def test_judgments_are_read_anew_and_their_run_records_them_without_names(
     source = {"experiment": "town"}
     config = override(
         tiny_config,
-        {f"collect.{kind}.feedback": source for kind in ("preferences", "prompts")},
+        {
+            "profile": "judged",
+            **{f"collect.{kind}.feedback": source for kind in ("preferences", "prompts")},
+        },
     )
     first = collect(config)
     assert first.rows["collect"].metrics["preferences_feedback_human"] == 9
@@ -148,7 +151,7 @@ def test_judgments_are_read_anew_and_their_run_records_them_without_names(
     assert collect(config).rows["collect"].state == "reused"
 
     found = client.search_runs(
-        [experiment_id(client, "tiny")], "attributes.run_name = 'collect'", max_results=10
+        [experiment_id(client, "judged")], "attributes.run_name = 'collect'", max_results=10
     )
     (run,) = (run for run in found if "reused_from" not in run.data.tags)
     assert run.data.metrics["feedback_judgments_human"] == 12
