@@ -24,16 +24,15 @@ from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron, Schedule
 from prefect.types.entrypoint import EntrypointType
 
-from flows import feedback_flows, stage_flows
-from flows.environment import CHECKOUT
+from flows import sample_pairs_flow, stage_flows
+from flows.environment import CHECKOUT, OWN_TAG
 from flows.feedback_watch import NAME as WATCH
 from flows.feedback_watch import retrain_on_new_judgments, watch_feedback
 from flows.heartbeats import watch_heartbeats
-from flows.judge_flow import judge_pairs
+from flows.judge_pairs_flow import judge_pairs
 from flows.pipeline import align
 from flows.profiles import PROFILES
 from flows.promotion import promote
-from flows.recovery import OWN_TAG
 from flows.retrain import retrain, retrain_demo, with_feedback
 from stages.core.artifacts import write_atomically
 from stages.core.config import PipelineConfig
@@ -77,7 +76,7 @@ def deployments() -> list[RunnerDeployment]:
         stage_flows.ppo,
         stage_flows.benchmarks,
         stage_flows.evaluate,
-        feedback_flows.sample_pairs,
+        sample_pairs_flow.sample_pairs,
     ):
         made += [
             _deployment(stage_flow, f"on-{pool}", _summary(stage_flow), pool) for pool in POOLS

@@ -12,6 +12,9 @@ from stages.core.artifacts import data_root
 from stages.core.errors import UserError
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+OWN_TAG = "rlhf-flows"
+"""On our deployments, and so on their runs, and on the runs of ``rlhf run``: others may share the
+Prefect server, and their runs are not ours to judge."""
 
 NO_TELEMETRY = {
     "DO_NOT_TRACK": "1",  # Prefect's client

@@ -62,7 +62,7 @@ def ask(options: argparse.Namespace, console: Console) -> None:
     settings = override(AskSettings(), changes)
     foreground.run_flow(
         console,
-        "flows.feedback_flows",
+        "flows.sample_pairs_flow",
         "sample_pairs",
         settings.sample_pairs,
         settings.queue,

@@ -53,7 +53,7 @@ def judge(options: argparse.Namespace, console: Console) -> None:
         raise UserError(f"--queue: {NO_LOGINS}")
     found = run_flow(
         console,
-        "flows.judge_flow",
+        "flows.judge_pairs_flow",
         "judge_pairs",
         _settings(options),
         options.experiment,

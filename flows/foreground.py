@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from flows import access, progress, servers
+from flows.environment import OWN_TAG
 
 NOWHERE: Mapping[str, str] = MappingProxyType({})
 
@@ -36,11 +37,10 @@ def run_flow(
         api_url = _prefect_api(stack, console)
         called = getattr(importlib.import_module(module), flow)
         pipeline = importlib.import_module("flows.pipeline")
-        recovery = importlib.import_module("flows.recovery")
         tags = importlib.import_module("prefect").tags
         reporter = progress.Reporter()
         try:
-            with progress.reporting(console) as reporter, tags(recovery.OWN_TAG):
+            with progress.reporting(console) as reporter, tags(OWN_TAG):
                 return called(*arguments, **named)
         finally:
             # The server may be stopped next, and the run's last states must outlive it.

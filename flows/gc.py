@@ -15,7 +15,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from flows.made_from import read_folders, read_json, results_in
-from flows.plan import BESIDE, OUTPUTS
+from flows.plan import OUTPUTS, OUTSIDE_PIPELINE
 from flows.waste import (
     REMOVED,
     Key,
@@ -146,7 +146,7 @@ def _with_inputs(keys: frozenset[Key] | set[Key]) -> set[Key]:
 
 
 def _leftovers(oldest: float) -> Iterator[Waste]:
-    folders = [data_root() / "runs" / stage for stage in (*OUTPUTS, *BESIDE)]
+    folders = [data_root() / "runs" / stage for stage in (*OUTPUTS, *OUTSIDE_PIPELINE)]
     folders += [*_hub_caches(), cache_folder(), *_source_folders()]
     for path in (path for folder in folders for path in entries(folder)):
         changed = changed_at(path)

@@ -9,7 +9,7 @@ from prefect.events import EventTrigger, Posture, emit_event
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore
 
-from flows.recovery import OWN_TAG
+from flows.environment import OWN_TAG
 
 AUTOMATION = "rlhf: runs without a heartbeat are crashed"
 HEARTBEAT_SECONDS = 120

@@ -8,11 +8,9 @@ from stages.core import tracking
 from stages.core.artifacts import StageResult, data_root
 from stages.core.config import FeedbackSource, PipelineConfig
 from stages.core.feedback.judgments import AnnotatorKind
-from stages.core.feedback.report import FeedbackReport, read_report
+from stages.core.feedback.report import REPORTS, FeedbackReport, read_report
 from stages.core.tracking import lineage
 
-REPORTS = "feedback"
-"""Folder of the stage collect with a report on each snapshot."""
 VERSION_PAGE = f"#/models/{tracking.POLICY}/versions"
 """Below the address of the MLflow UI."""
 KINDS: tuple[AnnotatorKind, ...] = ("human", "ai")

@@ -12,10 +12,9 @@ from typing import Any
 import httpx
 
 from flows import access, servers
+from flows.environment import OWN_TAG
 from stages.core.errors import UserError
 
-OWN_TAG = "rlhf-flows"
-"""As in ``flows.recovery``, which imports prefect."""
 AUTOMATIONS = "rlhf"
 """How the names of our automations begin."""
 MAX_RUNS = 200

@@ -61,7 +61,7 @@ OUTPUTS: dict[str, type[Frozen]] = {
     "evaluate": contracts.EvaluateOutputs,
 }
 """All stages in their order, with what each returns."""
-BESIDE = ("sample_pairs", "judge_pairs")
+OUTSIDE_PIPELINE = ("sample_pairs", "judge_pairs")
 """Stages that flows of their own run on a pipeline's results."""
 
 NEEDED_DATA = {

@@ -22,11 +22,9 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelled, Completed, Crashed, Running, Scheduled
 
+from flows.environment import OWN_TAG
 from stages.core.machine import machine
 
-OWN_TAG = "rlhf-flows"
-"""On our deployments, and so on their runs, and on the runs of ``rlhf run``: others may share the
-server, and their runs are not ours to judge."""
 PROCESS_LABEL = "rlhf.process"
 RECOVERIES_LABEL = "rlhf.recoveries"
 WORKER_LABEL = "prefect.worker.name"

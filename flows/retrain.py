@@ -8,8 +8,8 @@ from prefect import flow
 from prefect.states import Cancelled, Completed
 
 from flows import approval, chain, lineage, progress, recovery
-from flows.alone import already_at_it
 from flows.new_judgments import new_judgments
+from flows.one_retraining import already_at_it
 from flows.pipeline import run_chain
 from flows.plan import KEPT, check, check_retraining, retraining_stages
 from flows.profiles import cpu_demo, override

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from flows.plan import BESIDE, OUTPUTS
+from flows.plan import OUTPUTS, OUTSIDE_PIPELINE
 from stages.core.artifacts import RESULT_FILE, data_root
 from stages.core.errors import UserError
 
@@ -69,7 +69,7 @@ class Place:
 def stage_places() -> dict[Key, Place]:
     """What lies in the stages' folders by the key of the result."""
     places: dict[Key, Place] = {}
-    for stage in (*OUTPUTS, *BESIDE):
+    for stage in (*OUTPUTS, *OUTSIDE_PIPELINE):
         for path in entries(data_root() / "runs" / stage):
             matched = STAGE_ENTRY.fullmatch(path.name)
             if matched:

@@ -15,16 +15,12 @@ from flows.made_from import made_from, read_folders
 from flows.waste import Key, Place, Waste, changed_at, entries, num_bytes, remove, stage_places
 from stages.core import tracking
 from stages.core.errors import UserError
-from stages.core.feedback.report import REPORT_FILE, FeedbackReport
+from stages.core.feedback.report import REPORT_FILE, REPORTS, FeedbackReport, short_digest
 from stages.core.fetch.snapshots import PART, cache_folder, read_snapshot
 from stages.core.tracking.lineage import FEEDBACK_SNAPSHOT
 
 DATA_STAGES = ("collect", "clean")
 """Stages whose results hold the judgments themselves; the later ones only learned from them."""
-DIGEST_DIGITS = 12
-"""Of a snapshot's digest in the names of those reports, and in the tags that are made of them."""
-REPORTS = "feedback"
-"""Folder in collect's result with the report on each snapshot of judgments that it read."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +157,7 @@ def _snapshots(experiment: str, names: set[str]) -> Iterator[tuple[Path, str]]:
                 is_theirs = _is_by(text, experiment, names)
             if is_theirs:
                 snapshot = read_snapshot(folder)
-                yield folder, snapshot.digest[:DIGEST_DIGITS] if snapshot else ""
+                yield folder, short_digest(snapshot.digest) if snapshot else ""
 
 
 def _collected(

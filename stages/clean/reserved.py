@@ -10,10 +10,9 @@ from pydantic_core import from_json
 from stages.clean.shards import Shard, write_table
 from stages.core.artifacts import Artifact
 from stages.core.config import CleanConfig
+from stages.core.contracts import RESERVED_FILE
 from stages.core.schemas import prompt_key, read_jsonl
 
-RESERVED_FILE = "reserved.jsonl"
-"""The prompts, in the collected folder of a kind of data."""
 RULE = "reserved"
 
 

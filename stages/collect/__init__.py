@@ -11,7 +11,6 @@ from typing import Any
 from stages.collect.checking import write_check
 from stages.collect.judged import (
     JUDGED_KINDS,
-    RESERVED_FILE,
     Files,
     judged_metrics,
     reserved_prompts,
@@ -23,7 +22,7 @@ from stages.collect.reading import Reader
 from stages.collect.splitting import Keyed, settled, take_subset, write_splits
 from stages.core.artifacts import Artifact, make_artifact
 from stages.core.config import CollectConfig, Compute, DataSource
-from stages.core.contracts import CollectInputs, Datasets
+from stages.core.contracts import RESERVED_FILE, CollectInputs, Datasets
 from stages.core.errors import UserError
 from stages.core.rejects import Rejects
 from stages.core.schemas import DATA_KINDS, DataKind, columns, prompt_key, write_jsonl

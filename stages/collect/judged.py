@@ -9,16 +9,12 @@ from typing import Any, NamedTuple, Self
 from stages.core.artifacts import Artifact, data_root, write_atomically
 from stages.core.contracts import CollectInputs
 from stages.core.feedback.preferences import SOURCES
-from stages.core.feedback.report import REPORT_FILE, read_report
+from stages.core.feedback.report import REPORT_FILE, REPORTS, read_report, short_digest
 from stages.core.fetch import cache_folder, snapshot_of
 from stages.core.schemas import DATA_KINDS, DataKind, prompt_key, read_jsonl
 
 JUDGED_KINDS: tuple[DataKind, ...] = ("preferences", "sft", "prompts")
 """What judgments give, and what is kept free of the prompts of the random share."""
-RESERVED_FILE = "reserved.jsonl"
-"""In the folder of such a kind, for cleaning, which may make more prompts equal."""
-REPORTS = "feedback"
-"""Folder of the reports on the snapshots of judgments, named after their digests."""
 
 
 def is_judged(path: Path) -> bool:
@@ -73,7 +69,7 @@ def write_reports(inputs: CollectInputs, out_dir: Path) -> dict[str, float]:
         path = cache_folder() / snapshot.folder / REPORT_FILE
         report = read_report(path)
         (out_dir / REPORTS).mkdir(exist_ok=True)
-        target = out_dir / REPORTS / f"{digest[:12]}.json"
+        target = out_dir / REPORTS / f"{short_digest(digest)}.json"
         write_atomically(target, path.read_text(encoding="utf-8"))
         for kind, count in report.by_kind.items():
             metrics[f"feedback_judgments_{kind}"] += count

@@ -5,6 +5,10 @@ from pydantic import Field
 from stages.core.artifacts import Artifact
 from stages.core.config import Frozen
 
+RESERVED_FILE = "reserved.jsonl"
+"""In collect's folder of a kind of data, for cleaning, which may make more prompts equal: the
+prompts of the random share, which no training record may have."""
+
 
 class CollectInputs(Frozen):
     """The user's files by data kind, expanded from the configured paths."""

@@ -1,4 +1,4 @@
-"""The options of ``rlhf feedback ask``; the flow itself is in test_feedback_flows."""
+"""The options of ``rlhf feedback ask``; the flow itself is in test_sample_pairs_flow."""
 
 import pytest
 

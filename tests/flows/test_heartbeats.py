@@ -9,7 +9,7 @@ from prefect.server.events.schemas.automations import EventTrigger
 from prefect.server.events.schemas.events import ReceivedEvent
 
 from flows import heartbeats
-from flows.recovery import OWN_TAG
+from flows.environment import OWN_TAG
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from prefect.client.orchestration import get_client
 from prefect.schedules import Cron, Schedule
 from prefect.settings import PREFECT_API_URL
 
-from flows import heartbeats, outlook, recovery
+from flows import heartbeats, outlook
 from flows.deployments import make_pools
+from flows.environment import OWN_TAG
 from stages.core.errors import UserError
 
 
@@ -22,13 +23,9 @@ def nightly() -> None:
 def _deploy(name: str, schedule: Schedule | None = None) -> object:
     schedules = [schedule] if schedule else []
     deployment = nightly.to_deployment(
-        name=name, tags=[recovery.OWN_TAG], schedules=schedules, work_pool_name="cpu"
+        name=name, tags=[OWN_TAG], schedules=schedules, work_pool_name="cpu"
     )
     return deployment.apply()
-
-
-def test_the_tag_is_that_of_our_runs() -> None:
-    assert outlook.OWN_TAG == recovery.OWN_TAG
 
 
 @pytest.mark.slow

@@ -29,10 +29,11 @@ from prefect.states import (
 )
 
 from flows import recovery, servers
+from flows.environment import OWN_TAG
 
 HERE = "this-machine-00c0ffee"
 ON_THIS_MACHINE = {recovery.WORKER_LABEL: f"{HERE}-cpu"}
-OURS = [recovery.OWN_TAG]
+OURS = [OWN_TAG]
 ELSEWHERE = {recovery.WORKER_LABEL: "another-machine-cpu"}
 GONE = {recovery.PROCESS_LABEL: f"{HERE} 1 1.00"}
 """The mark of a process whose number another one has now."""

@@ -17,6 +17,15 @@ from stages.core.feedback.preferences import FeedbackData, Use
 from stages.core.wording import number, percent
 
 REPORT_FILE = "feedback.json"
+"""In a snapshot of judgments."""
+REPORTS = "feedback"
+"""Folder of the stage collect with the reports on the snapshots that it read, each named after
+``short_digest``."""
+
+
+def short_digest(digest: str) -> str:
+    """The part of a snapshot's digest that reports and the tags of runs are named by."""
+    return digest[:12]
 
 
 class UsedJudgment(Frozen):

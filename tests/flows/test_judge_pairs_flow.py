@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows.judge_flow import judge_pairs, stage_inputs
+from flows.judge_pairs_flow import judge_pairs, stage_inputs
 from stages.core import tracking
 from stages.core.artifacts import data_root as root
 from stages.core.config import Compute, JudgePairsConfig, ReviewQueueConfig

@@ -9,7 +9,7 @@ import mlflow
 import pytest
 
 from flows import progress
-from flows.feedback_flows import sample_pairs
+from flows.sample_pairs_flow import sample_pairs
 from stages.core import tracking
 from stages.core.artifacts import (
     Artifact,

@@ -9,7 +9,7 @@ from prefect.client.orchestration import get_client
 from prefect.context import SettingsContext, get_settings_context
 from prefect.states import AwaitingRetry
 
-from flows.alone import already_at_it
+from flows.one_retraining import already_at_it
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server", "data_root")]
 

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_link_artifact
 
-from flows import chain, feedback_inputs, progress
-from flows.feedback_inputs import Asked
+from flows import chain, progress, sample_pairs_inputs
 from flows.feedback_watch import DEPLOYMENT, begin_watching
 from flows.places import setting_files
 from flows.refusals import refusals_as_states
+from flows.sample_pairs_inputs import Asked
 from flows.servers import mlflow_address
 from flows.stage_flows import COMPUTE, EarlierRunName, Where
 from flows.stage_task import run_or_reuse
@@ -96,7 +96,7 @@ def sample_pairs(
     experiment, name = RUNS.format(queue.experiment), f"sample-pairs seed {config.seed}"
     results: chain.Results = {}
     with chain.tracked_run(experiment, asked, name, results) as run_id:
-        inputs = feedback_inputs.stage_inputs(asked, earlier, run_id, prompt_files, gold_files)
+        inputs = sample_pairs_inputs.stage_inputs(asked, earlier, run_id, prompt_files, gold_files)
         results[STAGE] = _choose(config, queue, inputs, compute, run_id)
         _open(queue, results[STAGE])
     return results[STAGE].metrics
@@ -122,7 +122,7 @@ def _choose(
         tracking.log_reused(run_id, unasked)
         progress.current().end(STAGE, "reused", 0.0, unasked.metrics)
         return unasked
-    known = feedback_inputs.known_pairs(queue.experiment)
+    known = sample_pairs_inputs.known_pairs(queue.experiment)
     state = run_or_reuse.with_options(name=STAGE, task_run_name=STAGE)(
         config,
         inputs.model_copy(update={"known_pairs": known}),
