@@ -122,8 +122,10 @@ class RewardModel:
         self, sequences: Sequence[list[int]], max_tokens_per_batch: int | None = None
     ) -> list[float]:
         """Raw scores of what ``encode`` returned, within the model's positions."""
-        budget = max_tokens_per_batch or TOKENS_PER_BATCH[self.model.device.type]
-        return score_in_batches(sequences, self._score_batch, budget)
+        device = self.model.device
+        budget = max_tokens_per_batch or TOKENS_PER_BATCH[device.type]
+        with autocast(device), fused_adapter(self.model, REWARD_ADAPTER):
+            return score_in_batches(sequences, self._score_batch, budget)
 
     def normalized(self, scores: Sequence[float]) -> list[float]:
         """Scores in standard deviations from the SFT model's mean."""
@@ -150,16 +152,13 @@ class RewardModel:
         ids, lengths = pad_right(sequences, padding_id(self.tokenizer))
         last = (torch.arange(len(sequences)) * ids.shape[1] + lengths - 1).to(device)
         model = self.model.get_base_model()
-        with (
-            autocast(device),
-            fused_adapter(self.model, REWARD_ADAPTER),
-            last_layer_at(model, last),
-        ):
+        with last_layer_at(model, last):
             # No mask: under causal attention the padding on the right changes nothing before it,
             # and without one torch takes its fastest attention.
             output = model.get_decoder()(input_ids=ids.to(device), use_cache=False)
         hidden = output.last_hidden_state.flatten(0, 1)[last]
-        scores: torch.Tensor = self.head(hidden.float()).squeeze(-1)
+        with torch.autocast(device.type, enabled=False):  # small, and worth the precision
+            scores: torch.Tensor = self.head(hidden.float()).squeeze(-1)
         return scores
 
 

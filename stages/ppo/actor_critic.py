@@ -48,39 +48,39 @@ class Role:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[PreTrainedModel]:
-        """The causal language model as this role sees it."""
-        if not isinstance(self.model, PeftModel):
-            yield self.model
-            return
-        with fused_adapter(self.model, self.adapter):
-            yield self.model.get_base_model()
+        """The causal language model as this role sees it. Enter once for many batches, and anew
+        after the weights have changed: adapters are added up inside (``fused_adapter``)."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(autocast(self.model.device))
+            if isinstance(self.model, PeftModel):
+                stack.enter_context(fused_adapter(self.model, self.adapter))
+                yield self.model.get_base_model()
+            else:
+                yield self.model
 
     def frozen_states(self, input_ids: torch.Tensor) -> torch.Tensor | None:
-        """The output (B, L, H) of the frozen layers, None where there are none."""
-        if self.frozen is None:
-            return None
-        with autocast(input_ids.device), self.active():
-            return self.frozen.hidden_states(input_ids)
+        """The output (B, L, H) of the frozen layers, None where there are none. Call it inside
+        ``active``."""
+        return self.frozen.hidden_states(input_ids) if self.frozen else None
 
     @contextlib.contextmanager
     def states(
-        self, batch: SequenceBatch, frozen_states: torch.Tensor | None
-    ) -> Iterator[tuple[PreTrainedModel, torch.Tensor]]:
-        """The model, and the final hidden states (N, H) in which the completion tokens are chosen.
+        self, model: PreTrainedModel, batch: SequenceBatch, frozen_states: torch.Tensor | None
+    ) -> Iterator[torch.Tensor]:
+        """The final hidden states (N, H), in the ``model`` that ``active`` gives, in which the
+        completion tokens are chosen.
 
         Run the backward pass inside: layers with gradient checkpointing are computed once more
         then, and must find the same adapter and the same replaced layers.
         """
         with contextlib.ExitStack() as stack:
-            stack.enter_context(autocast(batch.input_ids.device))
-            model = stack.enter_context(self.active())
             if self.frozen is not None and frozen_states is not None:
                 stack.enter_context(
                     self.frozen.replaced_by(frozen_states.to(batch.input_ids.device))
                 )
             stack.enter_context(last_layer_at(model, batch.predictors))
             hidden = model.get_decoder()(input_ids=batch.input_ids, use_cache=False)
-            yield model, batch.select(hidden.last_hidden_state)
+            yield batch.select(hidden.last_hidden_state)
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,41 @@
-"""What a user sees of a PPO run: a line an update, a table of samples, curves."""
+"""What a user sees of a PPO run: figures and a line an update, a table of samples, curves."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from stages.core.chat import prompt_text
 from stages.ppo.guard import Alarm
+from stages.ppo.losses import masked_mean
 from stages.ppo.rollout import Rollout
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SAMPLES_SHOWN = 8
+
+
+def summarize(rollout: Rollout, kl_coef: float) -> dict[str, float]:
+    """Figures of a rollout under TRL's names; KL and rewards are sums over a reply, in nats and
+    standard deviations of the score."""
+    figures = {
+        "objective/scores": float(rollout.scores.mean()),
+        "objective/scores_std": float(rollout.scores.std(correction=0)),
+        "objective/kl": float(rollout.kl.sum(-1).mean()),
+        "objective/kl_coef": kl_coef,
+        "objective/entropy": float(masked_mean(rollout.entropy, rollout.mask)),
+        "objective/non_score_reward": float(-kl_coef * rollout.kl_penalty.sum(-1).mean()),
+        "objective/rlhf_reward": float(rollout.rewards.sum(-1).mean()),
+        "val/eos_rate": float(rollout.has_eos.float().mean()),
+        "val/completion_length": float(rollout.lengths.float().mean()),
+        "val/num_tokens": float(rollout.lengths.sum()),
+        "val/distinct_2": _distinct_bigrams([reply.completion_ids for reply in rollout.replies]),
+        "val/explained_variance": _explained_variance(rollout),
+    }
+    for name in rollout.replies[0].scores:
+        scores = [reply.scores[name] for reply in rollout.replies]
+        figures[f"scores/{name}"] = sum(scores) / len(scores)
+    return figures
 
 
 def history_row(update: int, episodes: int, figures: dict[str, float]) -> dict[str, float]:
@@ -74,3 +99,15 @@ def curves(history: Sequence[dict[str, float]], alarms: Sequence[Alarm]) -> "Fig
         figure.suptitle("dashed: alarm of the guard")
     figure.tight_layout()
     return figure
+
+
+def _distinct_bigrams(completions: list[list[int]]) -> float:
+    """Share of token pairs that occur first, over all replies: low is repetitive."""
+    bigrams = [pair for ids in completions for pair in pairwise(ids)]
+    return len(set(bigrams)) / len(bigrams) if bigrams else 1.0
+
+
+def _explained_variance(rollout: Rollout) -> float:
+    returns = rollout.returns[rollout.mask]
+    errors = returns - rollout.values[rollout.mask]
+    return float(1 - errors.var(correction=0) / returns.var(correction=0).clamp(min=1e-8))

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -16,11 +15,10 @@ from stages.core.logprobs import SequenceBatch, collate, token_logprobs
 from stages.core.models import padding_id, supports_bf16
 from stages.core.ranks import Ranks
 from stages.core.scoring import Scorer
-from stages.ppo.actor_critic import ActorCritic
+from stages.ppo.actor_critic import ActorCritic, Role
 from stages.ppo.losses import (
     estimate_advantages,
     estimate_kl,
-    masked_mean,
     token_rewards,
     whiten,
 )
@@ -98,8 +96,8 @@ class FrozenStates:
                 self._rows[role, reply.row] = row[: len(reply)].to("cpu", copy=True)
 
     def of(self, role: str, replies: list[Reply]) -> torch.Tensor | None:
-        """The states (B, L, H), padded; None where no layer is frozen."""
-        if not self._rows:
+        """The states (B, L, H), padded; None where there are none."""
+        if (role, replies[0].row) not in self._rows:
             return None
         return pad_sequence([self._rows[role, reply.row] for reply in replies], batch_first=True)
 
@@ -167,29 +165,32 @@ def rate_replies(
         for reply, score in zip(replies, scorer(prompts, completions), strict=True):
             reply.scores[name] = score
     frozen = FrozenStates()
-    for rows in token_budget_batches([len(reply) for reply in replies], max_tokens):
-        part = [replies[row] for row in rows]
-        batch = collate_replies(part, pad_token_id, actor_critic.device)
-        lengths = [len(reply.completion_ids) for reply in part]
-        lower = actor_critic.policy.frozen_states(batch.input_ids)
-        frozen.keep("policy", part, lower)
-        results = {}
-        with actor_critic.reference.states(batch, lower) as (model, states):
-            results["ref_logprobs"] = token_logprobs(
-                model, states, batch.completion_ids, config.temperature
-            )
-        if supports_bf16(actor_critic.device):
-            with actor_critic.policy.states(batch, lower) as (model, states):
-                results["logprobs"] = token_logprobs(
-                    model, states, batch.completion_ids, config.temperature
-                )
-        lower = actor_critic.value.frozen_states(batch.input_ids)
-        frozen.keep("value", part, lower)
-        with actor_critic.value.states(batch, lower) as (_, states):
-            results["values"] = actor_critic.values(states)
-        for name, flat in results.items():
-            for reply, values in zip(part, flat.cpu().split(lengths), strict=True):
-                setattr(reply, name, values)
+    by_length = token_budget_batches([len(reply) for reply in replies], max_tokens)
+    parts = [[replies[row] for row in rows] for rows in by_length]
+
+    def fill_in(name: str, role: Role, frozen_name: str) -> None:
+        with role.active() as model:
+            for part in parts:
+                batch = collate_replies(part, pad_token_id, actor_critic.device)
+                lower = frozen.of(frozen_name, part)
+                if lower is None:
+                    lower = role.frozen_states(batch.input_ids)
+                    frozen.keep(frozen_name, part, lower)
+                with role.states(model, batch, lower) as states:
+                    if name == "values":
+                        flat = actor_critic.values(states)
+                    else:
+                        ids = batch.completion_ids
+                        flat = token_logprobs(model, states, ids, config.temperature)
+                lengths = [len(reply.completion_ids) for reply in part]
+                for reply, values in zip(part, flat.cpu().split(lengths), strict=True):
+                    setattr(reply, name, values)
+
+    # Below the policy's adapter the reference is the same model.
+    fill_in("ref_logprobs", actor_critic.reference, "policy")
+    if supports_bf16(actor_critic.device):
+        fill_in("logprobs", actor_critic.policy, "policy")
+    fill_in("values", actor_critic.value, "value")
     return frozen
 
 
@@ -259,38 +260,3 @@ def collate_replies(replies: list[Reply], pad_token_id: int, device: torch.devic
         pad_token_id,
         device,
     )
-
-
-def summarize(rollout: Rollout, kl_coef: float) -> dict[str, float]:
-    """Figures of a rollout under TRL's names; KL and rewards are sums over a reply, in nats and
-    standard deviations of the score."""
-    figures = {
-        "objective/scores": float(rollout.scores.mean()),
-        "objective/scores_std": float(rollout.scores.std(correction=0)),
-        "objective/kl": float(rollout.kl.sum(-1).mean()),
-        "objective/kl_coef": kl_coef,
-        "objective/entropy": float(masked_mean(rollout.entropy, rollout.mask)),
-        "objective/non_score_reward": float(-kl_coef * rollout.kl_penalty.sum(-1).mean()),
-        "objective/rlhf_reward": float(rollout.rewards.sum(-1).mean()),
-        "val/eos_rate": float(rollout.has_eos.float().mean()),
-        "val/completion_length": float(rollout.lengths.float().mean()),
-        "val/num_tokens": float(rollout.lengths.sum()),
-        "val/distinct_2": _distinct_bigrams([reply.completion_ids for reply in rollout.replies]),
-        "val/explained_variance": _explained_variance(rollout),
-    }
-    for name in rollout.replies[0].scores:
-        scores = [reply.scores[name] for reply in rollout.replies]
-        figures[f"scores/{name}"] = sum(scores) / len(scores)
-    return figures
-
-
-def _distinct_bigrams(completions: list[list[int]]) -> float:
-    """Share of token pairs that occur first, over all replies: low is repetitive."""
-    bigrams = [pair for ids in completions for pair in pairwise(ids)]
-    return len(set(bigrams)) / len(bigrams) if bigrams else 1.0
-
-
-def _explained_variance(rollout: Rollout) -> float:
-    returns = rollout.returns[rollout.mask]
-    errors = returns - rollout.values[rollout.mask]
-    return float(1 - errors.var(correction=0) / returns.var(correction=0).clamp(min=1e-8))

@@ -4,17 +4,18 @@ Read ``train`` first: one turn of its loop is one update. Follows Ziegler et al.
 al. 2024 ("The N+ Implementation Details of RLHF with PPO"); names of metrics are TRL's.
 """
 
+import functools
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from stages.core import tracking
 from stages.core.batching import token_budget_batches
@@ -38,7 +39,6 @@ from stages.ppo.rollout import (
     collate_replies,
     collect_rollout,
     sample_replies,
-    summarize,
 )
 
 STEPS_SKIPPED_BEFORE_STOP = 5
@@ -48,6 +48,9 @@ POLICY_FIGURES = ("loss/policy_avg", "policy/clipfrac_avg", "policy/approxkl_avg
 """Names of what the losses return, in their order."""
 clock = time.perf_counter
 """Times the phases of an update."""
+
+Flatten = Callable[[torch.Tensor], torch.Tensor]
+"""Takes what a rollout knows of each token (B, T) to the N tokens of a micro batch."""
 
 
 @dataclass
@@ -133,7 +136,7 @@ class PPOTrainer:
             sampled = clock()
             rollout, frozen = self._rate(replies)
             rated = clock()
-            figures = summarize(rollout, self.progress.kl_coef)
+            figures = report.summarize(rollout, self.progress.kl_coef)
             if self._guard_stops(rollout):
                 break
             figures["lr"] = self.optimizer.param_groups[0]["lr"]
@@ -226,12 +229,7 @@ class PPOTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         num_tokens = int(rollout.lengths[rows].sum())
         mine = [row for row in rows.tolist() if row % self.ranks.count == self.ranks.index]
-        lengths = [len(rollout.replies[row]) for row in mine]
-        totals = {name: torch.zeros((), device=self.actor_critic.device) for name in self._losses()}
-        for micro in token_budget_batches(lengths, self.max_tokens):
-            part = [mine[index] for index in micro]
-            for name, figure in self._backward(rollout, frozen, part, num_tokens).items():
-                totals[name] += figure.detach()
+        totals = self._backward(rollout, frozen, mine, num_tokens)
         self._add_up_gradients()
         self.ranks.add_up(list(totals.values()))
         figures = {name: float(total) for name, total in totals.items()}
@@ -249,10 +247,6 @@ class PPOTrainer:
             "val/grad_norm": float(value_norm),
         }
 
-    def _losses(self) -> tuple[str, ...]:
-        """Names of the figures that a micro batch adds to."""
-        return VALUE_FIGURES if self._policy_waits() else (*POLICY_FIGURES, *VALUE_FIGURES)
-
     def _policy_waits(self) -> bool:
         """Whether the value model still learns alone."""
         return self.progress.num_updates < self.config.value_warmup_updates
@@ -260,16 +254,11 @@ class PPOTrainer:
     def _backward(
         self, rollout: Rollout, frozen: FrozenStates, rows: list[int], num_tokens: int
     ) -> dict[str, torch.Tensor]:
-        """Add a micro batch's gradients; returns its share of the mini-batch's figures."""
+        """Add the gradients of this rank's rows of a mini-batch, the value model's and the
+        policy's; returns the rows' share of the mini-batch's figures."""
         config, actor_critic = self.config, self.actor_critic
-        replies = [rollout.replies[row] for row in rows]
-        batch = collate_replies(replies, padding_id(self.tokenizer), actor_critic.device)
-        mask = rollout.mask[rows]
-
-        def flat(values: torch.Tensor) -> torch.Tensor:
-            return values[rows][mask].to(actor_critic.device)
-
-        with actor_critic.value.states(batch, frozen.of("value", replies)) as (_, states):
+        figures = torch.zeros(len(VALUE_FIGURES), device=actor_critic.device)
+        for _, states, flat, _ in self._micro_batches("value", rollout, frozen, rows):
             value = value_loss(
                 actor_critic.values(states),
                 flat(rollout.values),
@@ -278,12 +267,14 @@ class PPOTrainer:
                 num_tokens,
             )
             (config.vf_coef * value.loss).backward()
-        figures = dict(zip(VALUE_FIGURES, value, strict=True))
+            figures += torch.stack(value).detach()
+        totals = dict(zip(VALUE_FIGURES, figures, strict=True))
         if self._policy_waits():
-            return figures
-        with actor_critic.policy.states(batch, frozen.of("policy", replies)) as (model, states):
+            return totals
+        figures = torch.zeros(len(POLICY_FIGURES), device=actor_critic.device)
+        for model, states, flat, ids in self._micro_batches("policy", rollout, frozen, rows):
             policy = policy_loss(
-                token_logprobs(model, states, batch.completion_ids, config.temperature),
+                token_logprobs(model, states, ids, config.temperature),
                 flat(rollout.logprobs),
                 flat(rollout.advantages),
                 config.cliprange,
@@ -294,7 +285,30 @@ class PPOTrainer:
                 entropies = token_entropies(model, states, config.temperature)
                 loss = loss - config.entropy_coef * entropies.sum() / num_tokens
             loss.backward()
-        return figures | dict(zip(POLICY_FIGURES, policy, strict=True))
+            figures += torch.stack(policy).detach()
+        return totals | dict(zip(POLICY_FIGURES, figures, strict=True))
+
+    def _micro_batches(
+        self,
+        name: Literal["policy", "value"],
+        rollout: Rollout,
+        frozen: FrozenStates,
+        rows: list[int],
+    ) -> Iterator[tuple[PreTrainedModel, torch.Tensor, Flatten, torch.Tensor]]:
+        """For each micro batch of N tokens: the model, its states (N, H), what flattens the
+        rollout's tensors, the ids of the tokens. Run the backward pass before asking for the next:
+        until then the model stays as ``Role.states`` wants it."""
+        role = self.actor_critic.value if name == "value" else self.actor_critic.policy
+        device = self.actor_critic.device
+        lengths = [len(rollout.replies[row]) for row in rows]
+        with role.active() as model:
+            for micro in token_budget_batches(lengths, self.max_tokens):
+                part = [rows[index] for index in micro]
+                replies = [rollout.replies[row] for row in part]
+                batch = collate_replies(replies, padding_id(self.tokenizer), device)
+                flat = functools.partial(_flat, part, rollout.mask[part], device)
+                with role.states(model, batch, frozen.of(name, replies)) as states:
+                    yield model, states, flat, batch.completion_ids
 
     def _add_up_gradients(self) -> None:
         """Over the ranks: losses are divided by the tokens of all, so their gradients add up."""
@@ -444,6 +458,12 @@ class PPOTrainer:
     def _moving_reference(self) -> list[nn.Parameter]:
         moves = self.config.reset_reference_updates
         return self.actor_critic.reference_parameters() if moves else []
+
+
+def _flat(
+    rows: list[int], mask: torch.Tensor, device: torch.device, values: torch.Tensor
+) -> torch.Tensor:
+    return values[rows][mask].to(device)
 
 
 @torch.no_grad()

@@ -51,9 +51,26 @@ def test_the_gradient_is_that_of_finite_differences():
     trained = (hidden, lora_a, lora_b)
     for tensor in trained:
         tensor.requires_grad_(True)
-    torch.autograd.gradcheck(
-        lambda x, a, b: _fused_linear(x, weight, bias, a, b, 1.5), trained, raise_exception=True
-    )
+
+    def layer(x, a, b):
+        fused = torch.addmm(weight, b.detach(), a.detach(), alpha=1.5)
+        return _fused_linear(x, fused, bias, a, b, 1.5)
+
+    torch.autograd.gradcheck(layer, trained, raise_exception=True)
+
+
+def test_entered_anew_it_sees_what_has_changed(model):
+    found = []
+    for _ in range(2):
+        with torch.no_grad():
+            with fused_adapter(model, "policy"):
+                fused = model(INPUT_IDS).logits
+            with active_adapter(model, "policy"):
+                torch.testing.assert_close(fused, model(INPUT_IDS).logits, rtol=1e-3, atol=1e-4)
+            found.append(fused)
+            for parameter in adapter_parameters(model, "policy"):
+                parameter.add_(0.05)
+    assert not torch.allclose(*found, atol=1e-3)
 
 
 def test_the_layers_are_fused_inside_and_peft_s_outside(model):

@@ -16,9 +16,12 @@ from stages.core.ranks import Ranks
 from stages.core.scoring import Scorer
 from stages.ppo.actor_critic import load_actor_critic
 from stages.ppo.prompts import Prompts
+from stages.ppo.rollout import Reply, Rollout, assemble_rollout
 from stages.ppo.trainer import PPOTrainer
 
 PROMPTS = ["Who are you?", "What is it?", "Tell me something long about the town.", "Where?"]
+EOS = 9
+"""In replies made by hand."""
 SETTINGS = {
     "lora": LoRAConfig(rank=4, alpha=8),
     "total_episodes": 48,
@@ -93,5 +96,40 @@ def make_trainer(
             tmp_path / name,
             ranks,
         )
+
+    return make
+
+
+def reply(row: int, ids: list[int], score: float, **tensors: list[float]) -> Reply:
+    return Reply(
+        row,
+        prompt="Where?",
+        prompt_ids=[1, 2],
+        completion_ids=ids,
+        completion="there",
+        entropies=torch.full((len(ids),), 0.5 * (row + 1)),
+        scores={"reward_model": score, "other": 2 * score},
+        **{name: torch.tensor(values) for name, values in tensors.items()},
+    )
+
+
+@pytest.fixture
+def replies() -> list[Reply]:
+    """A reply with EOS and one that was cut off."""
+    return [
+        reply(0, [4, 5, EOS], 1.0, logprobs=[-1.0, -2.0, -3.0], ref_logprobs=[-1.5, -2.0, -2.0],
+              values=[0.1, 0.2, 0.3]),
+        reply(1, [4, 4], 30.0, logprobs=[-1.0, -1.0], ref_logprobs=[-3.0, -1.0],
+              values=[0.5, 0.5]),
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def assemble() -> Callable[..., Rollout]:
+    """A rollout of such replies, with settings that are easy to follow by hand."""
+    settings = {"gamma": 1.0, "lam": 1.0, "whiten_advantages": False, "missing_eos_penalty": 0.5}
+
+    def make(replies: list[Reply], **changes: Any) -> Rollout:
+        return assemble_rollout(PPOConfig.model_validate(settings | changes), replies, 0.1, EOS)
 
     return make

@@ -1,5 +1,7 @@
 """Who shares which weights, and how policy, reference and value model begin."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -31,8 +33,11 @@ def last_value(actor_critic, tokenizer):
     """The value of the state after the whole reply: that of one token more."""
     ids = encode_completion(tokenizer, REPLY)
     batch = collate([encode_prompt(tokenizer, PROMPT)], [[*ids, 0]], padding_id(tokenizer), CPU)
-    frozen = actor_critic.value.frozen_states(batch.input_ids)
-    with actor_critic.value.states(batch, frozen) as (_, states):
+    role = actor_critic.value
+    with contextlib.ExitStack() as stack:
+        model = stack.enter_context(role.active())
+        frozen = role.frozen_states(batch.input_ids)
+        states = stack.enter_context(role.states(model, batch, frozen))
         return float(actor_critic.values(states)[-1])
 
 
