@@ -77,14 +77,14 @@ def ratios_by_round(timed: Answers, name: str) -> list[float]:
 
 
 def estimate_floor(
-    policy: Path, timed: Answers, summaries: Summaries, rates: Sequence[float]
+    policy: Path, timed: Answers, summaries: Summaries, rates: Sequence[Mapping[str, float]]
 ) -> dict[str, float]:
     """The floor of ``separate`` a reply token, for the lengths that TRL's side sampled; empty
     where it did not run.
 
     Args:
         policy: folder of the model.
-        rates: measured operations a CPU-second of matrix products.
+        rates: measured operations a CPU-second of matrix products and of plain training.
     """
     if ("separate", "trl") not in timed:
         return {}
@@ -94,13 +94,14 @@ def estimate_floor(
         update_flops(shape, update.prompt_lengths, update.reply_lengths, Job.num_epochs)
         for update in updates
     )
-    rate = statistics.median(rates)
+    rate = statistics.median(rate["matmul"] for rate in rates)
     flops_per_token = flops / sum(update.num_tokens for update in updates)
     floor = {
         "gflops_per_update": flops / len(updates) / 1e9,
         "mflops_per_token": flops_per_token / 1e6,
         "matmul_gflops_per_second": rate / 1e9,
         "ms_per_token": 1000 * flops_per_token / rate,
+        "share_plain_training": statistics.median(r["training"] / r["matmul"] for r in rates),
     }
     for side in SIDES:
         if ("separate", side) in summaries:
@@ -222,9 +223,13 @@ def print_floor(floor: dict[str, float]) -> None:
         f"{floor['ms_per_token']:.2f} ms a token at {floor['matmul_gflops_per_second']:.0f} "
         "GFLOP a CPU-second"
     )
-    for side in SIDES:
-        if f"share_{side}" in floor:
-            print(f"{'':<23}{side:<6}{floor[f'share_{side}']:>10.0%} of the time taken")
+    for name, what in zip(
+        ("share_trl", "share_ours", "share_plain_training"),
+        (*SIDES, "plain training steps of transformers, without padding, beside it"),
+        strict=True,
+    ):
+        if name in floor:
+            print(f"{floor[name]:>10.0%} of the time taken by {what}")
 
 
 def print_learning(learned: Answers) -> None:

@@ -1,17 +1,22 @@
 """The least time an update could take: the arithmetic of its tokens at the machine's matmul rate.
 
-``python tests/benchmarks/ppo_floor.py`` prints the rate: floating-point operations a CPU-second of
-large float32 matrix products on one thread.
+``python tests/benchmarks/ppo_floor.py MODEL_FOLDER`` prints two rates as JSON, floating-point
+operations a CPU-second on one thread: of large float32 matrix products, and of nothing but training
+the model with transformers. The second says how much of the floor is in PyTorch's reach: the rest
+is norms, activations, attention kernels and the writing of gradients.
 """
 
 import json
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 MATRIX_SIZE = 2048
 MEASURED_SECONDS = 3.0
+TRAINED_ROWS, TRAINED_LENGTH = 8, 64
+"""Of the batch of the plain training step: as many tokens as a micro batch has at most."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +95,38 @@ def matmul_rate() -> float:
 
     torch.set_num_threads(1)
     left, right, product = (torch.randn(MATRIX_SIZE, MATRIX_SIZE) for _ in range(3))
-    torch.mm(left, right, out=product)
+    return 2 * MATRIX_SIZE**3 / _cpu_seconds(lambda: torch.mm(left, right, out=product))
+
+
+def training_rate(model_folder: Path) -> float:
+    """Operations a CPU-second of forward and backward passes of transformers' own model and loss,
+    on rows without padding of which every token counts."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(1)
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    shape = Shape.read(model_folder)
+    ids = torch.randint(shape.vocab_size, (TRAINED_ROWS, TRAINED_LENGTH))
+    head = 2 * shape.hidden_size * shape.vocab_size * TRAINED_LENGTH
+    row = 3 * (_layers_flops(shape, TRAINED_LENGTH, TRAINED_LENGTH) + head)
+
+    def step() -> None:
+        model.zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+
+    return TRAINED_ROWS * row / _cpu_seconds(step)
+
+
+def _cpu_seconds(work: Callable[[], object]) -> float:
+    """What ``work`` takes, once it is warm."""
+    work()
     count, started = 0, time.process_time()
     while time.process_time() - started < MEASURED_SECONDS:
-        torch.mm(left, right, out=product)
+        work()
         count += 1
-    return count * 2 * MATRIX_SIZE**3 / (time.process_time() - started)
+    return (time.process_time() - started) / count
 
 
 if __name__ == "__main__":
-    print(matmul_rate())
+    print(json.dumps({"matmul": matmul_rate(), "training": training_rate(Path(sys.argv[1]))}))
