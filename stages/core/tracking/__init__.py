@@ -5,7 +5,7 @@ One parent run a pipeline run, one nested run a stage. ``pipeline_runs`` is the 
 ``earlier_results`` finds and fetches what other runs, on other machines too, have finished;
 ``references`` says which results are still needed, ``lineage`` what learned from which judgments,
 ``overview`` what ``rlhf status`` shows, ``history`` which runs used what.
-``client`` must be imported first: it makes the import of mlflow lazy.
+All take mlflow from ``client``, which loads it at its first use.
 """
 
 from stages.core.tracking.asking import note_asked, note_request, unasked_pairs

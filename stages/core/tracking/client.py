@@ -2,11 +2,10 @@
 
 import contextlib
 import functools
-import importlib.util
+import importlib
 import logging
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
@@ -30,14 +29,18 @@ from stages.core.errors import UserError, without_passwords
 from stages.core.machine import machine
 from stages.core.tracking.artifact_store import LOCATION, choose_way
 
-if TYPE_CHECKING or "mlflow" in sys.modules:
-    import mlflow
+if TYPE_CHECKING:
+    import mlflow as mlflow  # for the modules beside this one, too
 else:
-    # Loaded at its first use: 2 seconds and 100 MB that a stage without tracking does not need.
-    _spec = importlib.util.find_spec("mlflow")
-    _spec.loader = importlib.util.LazyLoader(_spec.loader)
-    mlflow = sys.modules["mlflow"] = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(mlflow)
+
+    class _LoadedAtFirstUse:
+        """Stands for mlflow: 2 seconds and 140 MB that a stage without tracking does not need. Not
+        a lazy module in ``sys.modules``: whoever looks through those (pydantic does) loads it."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(importlib.import_module("mlflow"), name)
+
+    mlflow = _LoadedAtFirstUse()
 
 MAX_PARAM_CHARACTERS = 6000
 PATIENCE_SECONDS = 30 * 60.0

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlflow
 from filelock import FileLock, Timeout
 
 from stages.core.artifacts import (
@@ -26,7 +25,7 @@ from stages.core.artifacts import (
     write_result,
 )
 from stages.core.errors import UserError
-from stages.core.tracking.client import PatientClient, all_experiments
+from stages.core.tracking.client import PatientClient, all_experiments, mlflow
 from stages.core.tracking.registry import find_version
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")

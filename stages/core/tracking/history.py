@@ -6,10 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import mlflow
-
 from stages.core.errors import UserError, without_passwords
-from stages.core.tracking.client import PatientClient, patiently, set_up
+from stages.core.tracking.client import PatientClient, mlflow, patiently, set_up
 from stages.core.tracking.overview import RunLine, run_line
 from stages.core.tracking.references import Key, all_runs
 

@@ -5,11 +5,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import mlflow
-
 from stages.core.artifacts import RESULT_FILE
 from stages.core.errors import UserError, without_passwords
-from stages.core.tracking.client import address, set_up
+from stages.core.tracking.client import address, mlflow, set_up
 
 Key = tuple[str, str]
 """Stage and key of a result."""

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlflow
-
 from stages.core.errors import UserError
-from stages.core.tracking.client import PatientClient, patiently
+from stages.core.tracking.client import PatientClient, mlflow, patiently
 
 POLICY = "rlhf-policy"
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"

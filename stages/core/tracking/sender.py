@@ -8,9 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import mlflow
-
-from stages.core.tracking.client import PatientClient
+from stages.core.tracking.client import PatientClient, mlflow
 
 SECONDS_BETWEEN_SENDINGS = 1.0
 MAX_METRICS = 1000

@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mlflow
-
 from stages.core.artifacts import RESULT_FILE, Artifact, StageResult, data_root
 from stages.core.config import Frozen
 from stages.core.launch import PROGRESS_PREFIX
@@ -21,6 +19,7 @@ from stages.core.tracking.client import (
     PatientClient,
     git_commit,
     log_params,
+    mlflow,
     patiently,
     process_tags,
     set_up,

@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-import mlflow
-
 from stages.core.errors import UserError
-from stages.core.tracking.client import patiently, set_up
+from stages.core.tracking.client import mlflow, patiently, set_up
 
 TESTED_VERSION = "3.17.2"
 PAGE_SIZE = 500

@@ -17,10 +17,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import mlflow
-
 from stages.core.feedback.pairs import CandidatePair
-from stages.core.tracking.client import PatientClient, set_up
+from stages.core.tracking.client import PatientClient, mlflow, set_up
 from stages.core.tracking.reviews.api import ask_traces, find, pages
 from stages.core.tracking.reviews.rendering import (
     LONG_ANSWERS,

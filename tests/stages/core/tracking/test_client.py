@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +17,11 @@ from stages.core.tracking import client as tracking_client
 from stages.core.tracking.client import PatientClient, mlflow, patiently
 
 WARNING = "warning: MLflow does not answer, waiting for it"
+
+
+def test_a_process_that_tracks_nothing_does_not_load_mlflow():
+    code = "import sys, stages.__main__, stages.ppo; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def raiser(*errors):
