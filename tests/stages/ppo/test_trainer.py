@@ -265,6 +265,20 @@ def test_an_update_in_bfloat16_takes_its_ratio_from_a_second_forward_pass(
     trainer._update(rollout, frozen)
 
 
+@BOTH
+def test_in_bfloat16_too_micro_batches_weigh_their_tokens(make_trainer, monkeypatch, finetuning):
+    """All of a step's run within one autocast, which keeps the converted weights."""
+    trainer = make_trainer(finetuning=finetuning, frozen_layer_share=0.0)
+    stir(trainer)
+    for module in ("stages.core.models", "stages.ppo.rollout"):
+        monkeypatch.setattr(f"{module}.supports_bf16", lambda device: True)
+    rollout, frozen = rollout_of(trainer)
+    together = gradients(trainer, rollout, frozen)
+    trainer.max_tokens = 1  # a row each
+    for expected, found in zip(together, gradients(trainer, rollout, frozen), strict=True):
+        assert float((found - expected).norm() / expected.norm()) < 0.05
+
+
 def test_the_epochs_end_when_the_policy_is_too_far_from_the_one_that_sampled(make_trainer):
     eager = make_trainer(num_ppo_epochs=4, learning_rate=0.1)
     steps = eager._update(*rollout_of(eager))["policy/num_steps"]
