@@ -6,12 +6,13 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from stages.core import tracking
+from stages.core.architecture import check_architecture
 from stages.core.artifacts import make_artifact
 from stages.core.chat import PLAIN_CHAT_TEMPLATE
 from stages.core.config import BaseModelConfig, Compute
 from stages.core.contracts import BaseModelInputs, ModelOutputs
 from stages.core.errors import UserError
-from stages.core.models import load_tokenizer, save_model
+from stages.core.models import first_line, load_tokenizer, save_model
 
 
 def run(
@@ -23,7 +24,8 @@ def run(
     model from here on.
 
     Raises:
-        UserError: the source cannot be read, or a hub name has no pinned revision.
+        UserError: the source cannot be read, a hub name has no pinned revision, or the later stages
+            could not train the model.
     """
     tracking.report_progress(0, 2)
     where = _from_pretrained_arguments(config, inputs)
@@ -35,7 +37,7 @@ def run(
             **where, dtype="auto", trust_remote_code=False
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         if "custom code" in reason:
             reason = "it needs code of its own to run, which this pipeline never runs"
         raise UserError(
@@ -50,14 +52,14 @@ def run(
         raise UserError(
             f"base_model.source = {config.source}: is quantised; give unquantised weights or a GGUF"
         )
-    folder = out_dir / "model"
-    save_model(model, tokenizer, folder)
-    load_tokenizer(folder)  # refuses one without EOS
-    tracking.report_progress(2, 2)
     metrics = {
         "num_parameters": float(model.num_parameters()),
         "vocab_size": float(len(tokenizer)),
     }
+    folder = out_dir / "model"
+    save_model(model, tokenizer, folder)
+    check_architecture(model, load_tokenizer(folder))
+    tracking.report_progress(2, 2)
     return ModelOutputs(model=make_artifact("model", folder)), metrics
 
 

@@ -11,7 +11,7 @@ from datasets import Dataset
 from matplotlib.figure import Figure
 from peft import PeftModel
 from transformers import (
-    AutoModelForSequenceClassification,
+    AutoConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     set_seed,
@@ -19,6 +19,7 @@ from transformers import (
 from trl import RewardConfig, RewardTrainer
 
 from stages.core import tracking
+from stages.core.architecture import classifier_class
 from stages.core.artifacts import make_artifact
 from stages.core.chat import Prompt, decode_completion, encode_completion, encode_prompt
 from stages.core.config import Compute, RewardModelConfig
@@ -179,9 +180,8 @@ def _with_own_seed(config: RewardModelConfig) -> RewardModelConfig:
 def _classifier(
     base: Path, tokenizer: PreTrainedTokenizerBase, config: RewardModelConfig
 ) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(
-        base, num_labels=1, dtype=torch.float32, trust_remote_code=False
-    )
+    architecture = classifier_class(AutoConfig.from_pretrained(base, trust_remote_code=False))
+    model: PreTrainedModel = architecture.from_pretrained(base, num_labels=1, dtype=torch.float32)
     model.config.pad_token_id = padding_id(tokenizer)
     torch.nn.init.normal_(
         model.score.weight,

@@ -28,7 +28,7 @@ from stages.core.config import ClassifierConfig, Compute
 from stages.core.contracts import ClassifierInputs, ClassifierOutputs
 from stages.core.errors import UserError
 from stages.core.launch import WARNING_PREFIX
-from stages.core.models import pick_device, save_model
+from stages.core.models import first_line, pick_device, save_model
 from stages.core.schemas import read_jsonl
 from stages.core.scorer_places import check_tokenizer_files
 from stages.core.scoring import pad_right
@@ -157,7 +157,7 @@ def load_start(
             output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"classifier: {place} cannot be loaded: {reason}") from error
     random = [*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])]
     backbone = f"{model.base_model_prefix}."

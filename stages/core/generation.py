@@ -89,6 +89,9 @@ def _generate_batch(
     )
     position_ids = (is_token.cumsum(-1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config)
+    # For the training of a mixture of experts; here its loss would fail for want of padding.
+    routed = getattr(model.config.get_text_config(), "output_router_logits", False)
+    options = {"output_router_logits": False} if routed else {}
     tokens = torch.zeros(uniforms.shape, dtype=torch.long, device=device)
     logprobs, entropies = (torch.zeros(uniforms.shape, device=device) for _ in range(2))
     lengths = torch.zeros(len(prompt_ids), dtype=torch.long, device=device)
@@ -101,6 +104,7 @@ def _generate_batch(
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **options,
         ).logits[:, -1]
         drawn, drawn_logprobs, entropy = sample(logits, temperature, uniforms[alive, step])
         tokens[alive, step], logprobs[alive, step] = drawn, drawn_logprobs

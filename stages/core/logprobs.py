@@ -4,6 +4,7 @@ The head of a language model is its largest matrix. It is applied only where a r
 predicted, and in pieces: logits of shape (batch, positions, vocabulary) never exist.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -112,10 +113,15 @@ class _DecoderOutput(BaseModelOutputWithPast):
 
 
 def _logits(model: PreTrainedModel, hidden: torch.Tensor, temperature: float) -> torch.Tensor:
-    """(N, vocabulary) in float32. The model's own forward makes them, with its decoder replaced:
-    some architectures cap or scale their logits, and a bare product with the head would not."""
+    """(N, vocabulary) in float32. The model's own forward makes them, with what is below the head
+    replaced: some architectures cap or scale their logits, and a bare product with the head would
+    not."""
     decoded = _DecoderOutput(last_hidden_state=hidden.unsqueeze(0))
-    with replaced_forward(model.get_decoder(), lambda *args, **kwargs: decoded):
+    # A multimodal model's body is more than the decoder: Gemma 4's looks tokens up again.
+    bodies = {id(body): body for body in (model.base_model, model.get_decoder())}.values()
+    with contextlib.ExitStack() as stack:
+        for body in bodies:
+            stack.enter_context(replaced_forward(body, lambda *args, **kwargs: decoded))
         output = model(inputs_embeds=hidden.unsqueeze(0), use_cache=False)
     # Not [0], whose gradient would be a copy of all logits' gradients.
     logits: torch.Tensor = output.logits.flatten(0, 1).float()

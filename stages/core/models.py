@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -57,7 +58,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: no usable tokenizer ({_first_line(error)})") from error
+        raise UserError(f"{folder}: no usable tokenizer ({first_line(error)})") from error
     if tokenizer.eos_token_id is None:
         raise UserError(f"{folder}: the tokenizer has no eos_token; set one in its configuration")
     return tokenizer
@@ -75,7 +76,7 @@ def load_model(folder: Path, device: torch.device) -> PreTrainedModel:
             folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder}: no usable model ({_first_line(error)})") from error
+        raise UserError(f"{folder}: no usable model ({first_line(error)})") from error
     if loading["missing_keys"]:  # transformers would fill them with random numbers
         missing = ", ".join(sorted(loading["missing_keys"])[:3])
         raise UserError(f"{folder}: no usable model (weights are missing: {missing})")
@@ -181,6 +182,14 @@ def adapted_layers(model: PeftModel) -> list[Any]:
     return known[1]
 
 
+def adapted_weight(layer: Any) -> nn.Parameter:
+    """What an adapted layer adds to; of a mixture's experts one tensor for all of them."""
+    weight: nn.Parameter = (
+        layer.get_param() if isinstance(layer, ParamWrapper) else layer.get_base_layer().weight
+    )
+    return weight
+
+
 @contextlib.contextmanager
 def active_adapter(model: PeftModel, name: str | None) -> Iterator[None]:
     """Route forward passes through adapter ``name``, or through the bare model for None.
@@ -220,7 +229,7 @@ def merged_adapter(model: PeftModel, name: str) -> Iterator[None]:
     if name not in model.peft_config:
         raise KeyError(f"no adapter {name!r}; there are {', '.join(model.peft_config)}")
     layers = [layer for layer in adapted_layers(model) if name in getattr(layer, "lora_A", {})]
-    weights = [layer.get_base_layer().weight for layer in layers]
+    weights = [adapted_weight(layer) for layer in layers]
     originals = [weight.data for weight in weights]
     try:
         with torch.no_grad():
@@ -285,5 +294,6 @@ def save_adapter(model: PeftModel, name: str, base: Artifact, folder: Path) -> N
     (folder / "base.json").write_text(json.dumps(base.model_dump(), indent=2))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error of a library says, or what it is called where it says nothing."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -78,8 +78,8 @@ def _random_states() -> dict[str, Any]:
 
 def _set_random_states(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
+    # A run may go on where there are fewer GPUs.
+    torch.cuda.set_rng_state_all(states["cuda"][: torch.cuda.device_count()])
     other = json.loads(states["other"])
     version, internal, gauss = other["python"]
     random.setstate((version, tuple(internal), gauss))

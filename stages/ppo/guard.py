@@ -52,10 +52,6 @@ class Guard:
     updates_over: int = 0
     """Rollouts in a row whose KL was above the ceiling."""
 
-    def is_due(self, update: int) -> bool:
-        """Whether the watched scorer rates the rollout after ``update`` updates."""
-        return bool(self.config.scorer) and update % self.config.updates == 0
-
     def observe_kl(self, update: int, kl: float) -> Alarm | None:
         """An alarm when the mean KL of a reply, nats, has risen above the ceiling or is no number.
         Where alarms raise the KL coefficient, there is another every ``window`` rollouts until it

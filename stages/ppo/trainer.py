@@ -181,8 +181,7 @@ class PPOTrainer:
 
     def _rate(self, replies: list[Reply]) -> tuple[Rollout, FrozenStates]:
         weights = self.config.scorer_weights
-        watches = self.progress.num_updates % self.config.guard.updates == 0
-        names = [name for name in self.scorers if weights.get(name) or watches]
+        names = [name for name in self.scorers if weights.get(name) or self._is_watched()]
         return collect_rollout(
             self.config,
             self.actor_critic,
@@ -341,12 +340,18 @@ class PPOTrainer:
 
     # --------------------------------------------------------------------------------- guard
 
+    def _is_watched(self) -> bool:
+        """Whether scorers without weight rate this rollout; the one after the last update always
+        has them."""
+        update = self.progress.num_updates
+        return update % self.config.guard.updates == 0 or update == self.num_updates
+
     def _guard_stops(self, rollout: Rollout) -> bool:
         """Let the guard see a rollout, and do what its alarms ask for."""
         guard, update = self.guard, self.progress.num_updates
         alarms = [guard.observe_kl(update, float(rollout.kl.sum(-1).mean()))]
         is_good = not guard.updates_over and guard.best is None
-        if guard.is_due(update):
+        if guard.config.scorer and self._is_watched():
             watched = [reply.scores[guard.config.scorer] for reply in rollout.replies]
             alarm, is_best = guard.observe_scores(update, rollout.scores.tolist(), watched)
             alarms.append(alarm)

@@ -19,7 +19,7 @@ class GuardConfig(Frozen):
     below the KL ceiling; raise_kl doubles the KL coefficient, and again every window updates while
     the KL stays above its ceiling."""
     updates: PositiveInt = 1
-    """Updates between scorings by the watched scorer."""
+    """Updates between scorings by the watched scorer; the policy at the end is scored as well."""
     window: PositiveInt = 5
     """Scorings that are averaged before they are compared."""
     tolerance: Positive = 3.0
@@ -105,7 +105,9 @@ class PPOConfig(StageConfig):
     cliprange_value: Positive = 0.2
     """Clip range of the value prediction."""
     vf_coef: Positive = 0.1
-    """Weight of the value loss."""
+    """Weight of the value loss. The value model shares no trained weights with the policy and Adam
+    takes no notice of a loss's scale, so this moves little more than where max_grad_norm clips: to
+    have it learn faster or slower, set value_learning_rate."""
     entropy_coef: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the entropy bonus; 0: none."""
     max_approx_kl: Annotated[float, Field(ge=0)] = 0.0
@@ -145,6 +147,11 @@ class PPOConfig(StageConfig):
             raise ValueError(
                 f"total_episodes ({self.total_episodes}) must be at least batch_size "
                 f"({self.batch_size})"
+            )
+        if self.total_episodes // self.batch_size <= self.value_warmup_updates:
+            raise ValueError(
+                f"value_warmup_updates ({self.value_warmup_updates}) leaves the policy none of the "
+                f"{self.total_episodes // self.batch_size} updates (total_episodes / batch_size)"
             )
         known = {"reward_model", *self.scorers}
         if unknown := [name for name in self.scorer_weights if name not in known]:

@@ -62,6 +62,7 @@ def test_configurations_are_frozen(model):
     [
         ("ppo", {"batch_size": 10, "num_mini_batches": 4}, r"batch_size \(10\) must be divisible"),
         ("ppo", {"total_episodes": 63}, r"total_episodes \(63\) must be at least batch_size"),
+        ("ppo", {"total_episodes": 192, "value_warmup_updates": 3}, r"none of the 3 updates"),
         ("ppo", {"temperature": 0}, "greater than 0"),
         ("ppo", {"lam": 1.01}, "less than or equal to 1"),
         ("ppo", {"kl_coef": -0.1}, "greater than or equal to 0"),

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, FalconH1Config, Qwen3NextConfig
+from transformers import AutoModelForCausalLM, FalconH1Config, MixtralConfig, Qwen3NextConfig
 
 from stages.core.generation import generate, sample
 from stages.core.models import load_model
@@ -154,6 +154,15 @@ def test_rows_that_end_early_leave_the_others_alone_in_recurrent_layers(config):
     together = reply(model, eos=eos, batch_size=100)
     assert together == [greedy(model, prompt, eos) for prompt in PROMPTS]
     assert len({len(row) for row in together}) > 1
+
+
+def test_a_mixture_of_experts_that_reports_its_routing_for_training_is_sampled_as_any():
+    torch.manual_seed(0)
+    config = MixtralConfig(**RECURRENT, num_local_experts=4)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    expected = reply(model)
+    model.config.output_router_logits = True
+    assert reply(model) == expected
 
 
 def test_a_pickled_reply_is_that_reply_alone(model):

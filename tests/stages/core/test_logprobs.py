@@ -9,6 +9,7 @@ from transformers import (
     AutoTokenizer,
     FalconConfig,
     Gemma2Config,
+    Gemma4Config,
     GPT2Config,
     GraniteConfig,
     MixtralConfig,
@@ -160,6 +161,21 @@ ARCHITECTURES = {
     "learned positions": GPT2Config(
         vocab_size=400, n_embd=32, n_layer=4, n_head=4, n_positions=64, bos_token_id=1,
         eos_token_id=2,
+    ),
+    "a body around the decoder": Gemma4Config(
+        text_config={
+            **SIZES,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "num_kv_shared_layers": 2,
+            "head_dim": 8,
+            "global_head_dim": 8,
+            "hidden_size_per_layer_input": 8,
+            "vocab_size_per_layer_input": 400,
+        },
+        audio_config=None,
+        vision_config=None,
+        **{f"{name}_token_id": 390 + number for number, name in enumerate(
+            ("image", "video", "audio", "boi", "eoi", "boa", "eoa"))},
     ),
     "experts": MixtralConfig(**SIZES, num_local_experts=2),
     "layers that return tuples": FalconConfig(

@@ -17,6 +17,7 @@ from transformers import (
     GPT2Config,
     Llama4TextConfig,
     LlamaConfig,
+    MixtralConfig,
     ModernBertDecoderConfig,
     OPTConfig,
 )
@@ -32,6 +33,7 @@ from stages.core.models import (
     load_model,
     load_tokenizer,
     max_positions,
+    merged_adapter,
     padding_id,
     peft_config,
     pick_device,
@@ -126,6 +128,34 @@ def test_an_unknown_adapter_is_an_error_and_not_the_bare_model(adapted):
     is_refused = pytest.raises(KeyError, match="no adapter 'polcy'; there are policy, value")
     with is_refused, active_adapter(adapted, "polcy"):
         pass
+
+
+@pytest.mark.parametrize("experts", [False, True])
+@torch.no_grad()
+def test_a_merged_adapter_is_the_adapter_and_goes_again_without_a_trace(
+    adapted, tiny_model_folder, experts
+):
+    if experts:  # one tensor for all of them, beside which PEFT puts what is no layer
+        torch.manual_seed(0)
+        config = MixtralConfig(
+            vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, num_local_experts=4,
+        )  # fmt: skip
+        adapted = get_peft_model(
+            AutoModelForCausalLM.from_config(config).eval(),
+            peft_config(LoRAConfig(rank=4, alpha=8), init_lora_weights=False),
+            adapter_name="policy",
+        )
+        assert any("experts" in name for name, _ in adapted.named_parameters() if "lora_B" in name)
+    with active_adapter(adapted, None):
+        bare = logits(adapted)
+    with active_adapter(adapted, "policy"):
+        beside = logits(adapted)
+    with merged_adapter(adapted, "policy"):
+        torch.testing.assert_close(logits(adapted), beside, rtol=1e-4, atol=1e-4)
+    with active_adapter(adapted, None):
+        assert torch.equal(logits(adapted), bare)
+    assert not torch.allclose(beside, bare, atol=1e-2)
 
 
 def joint_gradients(model, switch):

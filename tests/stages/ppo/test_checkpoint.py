@@ -49,6 +49,19 @@ def test_the_newest_is_loaded_and_the_one_before_it_is_kept(tmp_path):
     assert torch.equal(state["weights"], torch.full((500,), 6))
 
 
+def test_a_run_goes_on_where_there_are_fewer_gpus(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "get_rng_state_all", lambda: [torch.tensor([gpu]) for gpu in range(4)]
+    )
+    save(tmp_path, 2)
+    restored = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", restored.extend)
+    assert load_checkpoint(tmp_path)["update"] == 2
+    assert restored == [torch.tensor([0]), torch.tensor([1])]
+
+
 @pytest.mark.parametrize("damage", [cut, halve, empty, replace])
 def test_a_damaged_newest_one_is_named_and_the_one_before_it_loaded(tmp_path, damage, capsys):
     save(tmp_path, 2)

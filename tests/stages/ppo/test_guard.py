@@ -111,12 +111,6 @@ def test_where_alarms_raise_the_kl_coefficient_they_repeat_while_the_kl_stays_ab
     assert [update for update, alarm in enumerate(rings) if alarm] == [0, 2, 5, 8]
 
 
-def test_it_is_due_every_so_many_updates_and_never_without_a_scorer():
-    every_third = guard(updates=3)
-    assert [every_third.is_due(update) for update in range(5)] == [True, False, False, True, False]
-    assert not guard(scorer="").is_due(0)
-
-
 def test_its_state_survives_json():
     one, other = guard(), guard()
     observe(one, [(0, 5.0), (0, 5.0), (1, 3.0), (2, 3.0), (2, 4.0), (2, 4.0)])

@@ -560,6 +560,17 @@ def test_scorers_without_a_weight_are_watched(make_trainer):
     assert ["scores/length" in row for row in figures] == [True, False, True]
 
 
+def test_the_guard_sees_the_last_policy_whatever_lies_between_its_scorings(make_trainer):
+    trainer = make_trainer(
+        total_episodes=24,
+        config_scorers={"length": "w.py:score"},
+        scorers={"length": lambda prompts, texts: [float(len(text)) for text in texts]},
+        guard={"scorer": "length", "updates": 2},
+    )
+    trainer.train()
+    assert [scoring.update for scoring in trainer.guard.scorings] == [0, 2, 3]
+
+
 def test_a_policy_that_a_step_has_broken_ends_the_run_with_the_setting_to_lower(make_trainer):
     trainer = make_trainer(num_ppo_epochs=3, learning_rate=1e25, value_learning_rate=1e25)
     with pytest.raises(UserError, match=r"update 1: 5 gradients .* lower ppo\.learning_rate"):
