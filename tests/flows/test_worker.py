@@ -22,7 +22,7 @@ from stages.core.config import PipelineConfig
 pytestmark = pytest.mark.slow
 
 TIMEOUT_SECONDS = 600.0
-NUM_QUEUED = 10
+NUM_QUEUED = 4
 Call = Callable[..., Any]
 
 
