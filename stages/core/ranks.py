@@ -1,6 +1,6 @@
 """Several processes of one stage, started by torchrun: who is who, and what they exchange."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,11 @@ class Ranks:
     def is_main(self) -> bool:
         """Whether this process writes and reports."""
         return self.index == 0
+
+    def share(self, rows: Iterable[int]) -> list[int]:
+        """Those of the rows that are this rank's; always the same ones, so that what a rank knows
+        of a row, it need not send."""
+        return [row for row in rows if row % self.count == self.index]
 
     def wait(self) -> None:
         """Until all have come this far."""

@@ -137,7 +137,8 @@ class PPOTrainer:
             rollout, frozen = self._rate(replies)
             rated = clock()
             figures = report.summarize(rollout, self.progress.kl_coef)
-            if self._guard_stops(rollout):
+            self._consult_guard(rollout)
+            if self.progress.stopped:
                 break
             figures["lr"] = self.optimizer.param_groups[0]["lr"]
             figures |= self._update(rollout, frozen)
@@ -148,7 +149,7 @@ class PPOTrainer:
             figures["time/optimize"] = clock() - rated
             self._finish_update(rollout, figures)
         else:  # the guard has not yet seen what the last update made of the policy
-            self._guard_stops(self._rate(self._sample_replies())[0])
+            self._consult_guard(self._rate(self._sample_replies())[0])
         return self.progress
 
     def _learning_rate_factor(self, update: int) -> float:
@@ -166,7 +167,7 @@ class PPOTrainer:
         uniforms = torch.rand(
             config.batch_size, config.max_completion_length, generator=self.generator
         )
-        rows = range(self.ranks.index, config.batch_size, self.ranks.count)
+        rows = self.ranks.share(range(config.batch_size))
         count = len(self.prompts.ids)
         indices = {row: prompt_of_episode(first + row, count, config.seed) for row in rows}
         return sample_replies(
@@ -227,8 +228,7 @@ class PPOTrainer:
         figures, none where the step was skipped."""
         self.optimizer.zero_grad(set_to_none=True)
         num_tokens = int(rollout.lengths[rows].sum())
-        mine = [row for row in rows.tolist() if row % self.ranks.count == self.ranks.index]
-        totals = self._backward(rollout, frozen, mine, num_tokens)
+        totals = self._backward(rollout, frozen, self.ranks.share(rows.tolist()), num_tokens)
         self._add_up_gradients()
         self.ranks.add_up(list(totals.values()))
         figures = {name: float(total) for name, total in totals.items()}
@@ -346,8 +346,8 @@ class PPOTrainer:
         update = self.progress.num_updates
         return update % self.config.guard.updates == 0 or update == self.num_updates
 
-    def _guard_stops(self, rollout: Rollout) -> bool:
-        """Let the guard see a rollout, and do what its alarms ask for."""
+    def _consult_guard(self, rollout: Rollout) -> None:
+        """Let the guard see a rollout, and do what its alarms ask for: that may end the run."""
         guard, update = self.guard, self.progress.num_updates
         alarms = [guard.observe_kl(update, float(rollout.kl.sum(-1).mean()))]
         is_good = not guard.updates_over and guard.best is None
@@ -362,7 +362,6 @@ class PPOTrainer:
         if is_good and self.kept_policy and not self.progress.stopped:
             _copy(self.actor_critic.policy_parameters, self.kept_policy)
             self.progress.kept_update = update
-        return bool(self.progress.stopped)
 
     def _act(self, alarm: Alarm) -> None:
         self._warn(f"guard: after update {alarm.update}: {alarm.reason}")
