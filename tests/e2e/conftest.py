@@ -95,6 +95,12 @@ def page(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pag
         yield opened
 
 
+@pytest.fixture(autouse=True)
+def _no_page_is_left_open(page: Page) -> Iterator[None]:
+    yield
+    page.leave()
+
+
 @pytest.fixture(scope="module")
 def waits() -> Callable[..., Any]:
     return wait

@@ -58,6 +58,7 @@ def answer(stack, page, run, fill):
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             if stack.state(run) != "Suspended":
+                page.leave()
                 return
             time.sleep(0.25)
     raise AssertionError(stack.story(run) + page.text())
@@ -120,6 +121,7 @@ def test_a_run_is_started_from_the_form(stack, page, waits, waiting_run):
     page.see("clean: started")
     assert stack.state(run) == "Running"  # its log is there before its end
     page.shot("run in progress")
+    page.leave()
     stack.wait_for_state(run, "Completed")
     nodes = waits(lambda: _nodes(stack, run, 3), "the stages' states, which come as events")
     assert [node["label"] for _, node in nodes] == ["collect", "clean", "tokenizer"]
@@ -221,9 +223,10 @@ def test_a_cancelled_run_ends_with_its_processes(stack, page, tiny, waits, as_pa
     steps = {f"pretrain.{name}": 5000 for name in ("max_steps", "eval_steps", "save_steps")}
     config = as_parameter(override(tiny, {"profile": "cancelled", **steps}))
     run = stack.start("align/cpu-demo", config=config, until_stage="pretrain")
-    page.open(f"{stack.prefect}/v2/runs/flow-run/{run}")
     # By the log's lines, not the page's, which shows only those that fit.
     waits(lambda: "step 10" in stack.story(run), "pretrain's first steps")
+    page.open(f"{stack.prefect}/v2/runs/flow-run/{run}")
+    page.see("Running")
     page.shot("pretrain in progress")
     processes = stage_processes(stack)
     assert processes

@@ -42,6 +42,7 @@ def test_judgments_become_the_next_challenger(stack, page, config, champion):
     reviewed = review(page, address, judge)
     assert len({one.shown.trace_id for one in reviewed}) == NUM_PAIRS
     page.shot("review queue done")
+    page.leave()
 
     retraining = rounds.retraining_of(stack, "retrain/loop", SECONDS)
     assert rounds.end(stack, retraining, SECONDS) == "Suspended", stack.story(retraining)
