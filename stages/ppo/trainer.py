@@ -30,6 +30,7 @@ from stages.ppo import report
 from stages.ppo.actor_critic import ActorCritic
 from stages.ppo.checkpoint import load_checkpoint, save_checkpoint
 from stages.ppo.guard import Alarm, Guard
+from stages.ppo.kept_policy import KeptPolicy
 from stages.ppo.losses import adapt_kl_coef, policy_loss, value_loss
 from stages.ppo.prompts import Prompts, prompt_of_episode
 from stages.ppo.rollout import (
@@ -116,9 +117,9 @@ class PPOTrainer:
         self.generator = torch.Generator().manual_seed(config.seed)
         self.guard = Guard(config.guard)
         self.progress = Progress(kl_coef=config.kl_coef)
-        # What a stop returns to, where the guard may stop.
-        kept = actor_critic.policy_parameters if config.guard.action == "stop" else []
-        self.kept_policy = [parameter.detach().clone() for parameter in kept]
+        self.kept_policy: KeptPolicy | None = None
+        if config.guard.action == "stop":
+            self.kept_policy = KeptPolicy(actor_critic.policy_parameters, config.guard.window)
         self._started = time.monotonic()
         self._updates_before = 0
 
@@ -350,17 +351,22 @@ class PPOTrainer:
         """Let the guard see a rollout, and do what its alarms ask for: that may end the run."""
         guard, update = self.guard, self.progress.num_updates
         alarms = [guard.observe_kl(update, float(rollout.kl.sum(-1).mean()))]
-        is_good = not guard.updates_over and guard.best is None
+        is_good, is_best = not guard.updates_over and guard.best is None, False
         if guard.config.scorer and self._is_watched():
             watched = [reply.scores[guard.config.scorer] for reply in rollout.replies]
             alarm, is_best = guard.observe_scores(update, rollout.scores.tolist(), watched)
             alarms.append(alarm)
-            is_good = is_best or (is_good and alarm is None)
+            if self.kept_policy:
+                self.kept_policy.note_scoring(update)
         for alarm in alarms:
             if alarm is not None:
                 self._act(alarm)
-        if is_good and self.kept_policy and not self.progress.stopped:
-            _copy(self.actor_critic.policy_parameters, self.kept_policy)
+        if self.progress.stopped or not self.kept_policy:
+            return
+        if is_best:
+            self.progress.kept_update = self.kept_policy.keep_middle()
+        elif is_good:
+            self.kept_policy.keep()
             self.progress.kept_update = update
 
     def _act(self, alarm: Alarm) -> None:
@@ -374,7 +380,8 @@ class PPOTrainer:
     def _stop(self, reason: str) -> None:
         """End the run, with the policy that was kept."""
         self.progress.stopped = reason
-        _copy(self.kept_policy, self.actor_critic.policy_parameters)
+        if self.kept_policy:
+            self.kept_policy.restore()
         done, kept = self.progress.num_updates, self.progress.kept_update
         self._warn(f"stopped after update {done}: {reason}; the policy after update {kept} is kept")
 
@@ -429,7 +436,7 @@ class PPOTrainer:
             "policy": [p.detach() for p in actor_critic.policy_parameters],
             "value": [p.detach() for p in actor_critic.value_parameters],
             "reference": [p.detach() for p in self._moving_reference()],
-            "kept_policy": self.kept_policy,
+            "kept_policy": self.kept_policy.state() if self.kept_policy else {},
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "generator": self.generator.get_state(),
@@ -450,7 +457,8 @@ class PPOTrainer:
         _copy(state["policy"], self.actor_critic.policy_parameters)
         _copy(state["value"], self.actor_critic.value_parameters)
         _copy(state["reference"], self._moving_reference())
-        _copy(state["kept_policy"], self.kept_policy)
+        if self.kept_policy:
+            self.kept_policy.load_state(state["kept_policy"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.generator.set_state(state["generator"])

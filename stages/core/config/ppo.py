@@ -15,9 +15,9 @@ class GuardConfig(Frozen):
     scorer: str = ""
     """Name in ppo.scorers of the scorer to watch; empty: only the KL is guarded."""
     action: Literal["warn", "raise_kl", "stop"] = "stop"
-    """What follows an alarm. stop keeps the policy with the best watched score, or the last one
-    below the KL ceiling; raise_kl doubles the KL coefficient, and again every window updates while
-    the KL stays above its ceiling."""
+    """What follows an alarm. stop keeps the policy with the best watched score (the one in the
+    middle of the best window of scorings), or the last one below the KL ceiling; raise_kl doubles
+    the KL coefficient, and again every window updates while the KL stays above its ceiling."""
     updates: PositiveInt = 1
     """Updates between scorings by the watched scorer; the policy at the end is scored as well."""
     window: PositiveInt = 5
@@ -35,7 +35,7 @@ class PPOConfig(StageConfig):
     Names of knobs and metrics follow TRL."""
 
     stage: ClassVar[str] = "ppo"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     algorithm: Literal["ppo", "rloo", "grpo", "dpo"] = "ppo"
     """PPO is our own; RLOO, GRPO and DPO are TRL's trainers, DPO on the preference pairs."""
     finetuning: Literal["lora", "full"] = "lora"
