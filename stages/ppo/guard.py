@@ -71,7 +71,8 @@ class Guard:
         """Take one rollout's scores in.
 
         Returns:
-            An alarm when the watched score has fallen while the optimised one has not; and whether
+            An alarm when the watched score has fallen while the optimised one has not, where alarms
+            raise the KL coefficient another every ``window`` scorings while that is so; and whether
             the present policy is the best so far by the watched score.
         """
         mean, error = _mean_and_error(watched)
@@ -93,11 +94,12 @@ class Guard:
             f"{self.config.scorer} fell from {self.best.watched:.3f} to {now.watched:.3f} while "
             f"the optimised score went from {self.best.optimized:.3f} to {now.optimized:.3f}"
         )
-        alarm = self._alarm(update, reason)
-        # What follows is compared with what comes after the alarm, else it would ring each time.
-        self.best = None
+        # The next window lies behind the alarm. Where alarms raise the KL coefficient, it is held
+        # against the same best, until that has helped; elsewhere it would ring without end.
         self.scorings.clear()
-        return alarm, False
+        if self.config.action != "raise_kl":
+            self.best = None
+        return self._alarm(update, reason), False
 
     def state(self) -> dict[str, Any]:
         """All but the configuration, as JSON would hold it."""

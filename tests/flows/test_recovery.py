@@ -15,7 +15,6 @@ import psutil
 import pytest
 from prefect import flow, task
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import (
@@ -29,6 +28,7 @@ from prefect.states import (
 )
 
 from flows import recovery, servers
+from flows.deployments import make_pools
 from flows.environment import OWN_TAG
 
 HERE = "this-machine-00c0ffee"
@@ -47,7 +47,7 @@ def client(prefect_server: None) -> Iterator[SyncPrefectClient]:
 
 @pytest.fixture(scope="module")
 def deployment(client: SyncPrefectClient) -> UUID:
-    client.create_work_pool(WorkPoolCreate(name="cpu", type="process"))
+    make_pools()  # unless another module has made them on this server
     flow = client.create_flow_from_name("recovered")
     return client.create_deployment(flow, "recovered", work_pool_name="cpu", tags=OURS)
 

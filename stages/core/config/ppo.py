@@ -17,7 +17,8 @@ class GuardConfig(Frozen):
     action: Literal["warn", "raise_kl", "stop"] = "stop"
     """What follows an alarm. stop keeps the policy with the best watched score (the one in the
     middle of the best window of scorings), or the last one below the KL ceiling; raise_kl doubles
-    the KL coefficient, and again every window updates while the KL stays above its ceiling."""
+    the KL coefficient, and again every window updates while the KL stays above its ceiling,
+    every window scorings while the watched score stays down."""
     updates: PositiveInt = 1
     """Updates between scorings by the watched scorer; the policy at the end is scored as well."""
     window: PositiveInt = 5

@@ -93,6 +93,21 @@ def test_after_an_alarm_it_compares_anew():
     assert len(one.alarms) == 2
 
 
+def test_where_alarms_raise_the_kl_coefficient_they_repeat_until_the_watched_score_is_back():
+    one = guard(action="raise_kl")
+    pairs = [(0, 5.0)] * 2 + [(1, 3.0)] * 6 + [(1, 4.5)] * 4
+    rings = [alarm is not None for alarm, _ in observe(one, pairs)]
+    # The first window of 5 and 3 is within the luck; from then on each new window of two rings.
+    assert [update for update, rang in enumerate(rings) if rang] == [3, 5, 7]
+
+
+def test_they_end_when_the_optimised_score_has_fallen_too():
+    one = guard(action="raise_kl")
+    rings = [alarm is not None for alarm, _ in observe(one, [(1, 5.0)] * 2 + [(2, 3.0)] * 2)]
+    assert rings == [False, False, False, True]
+    assert all(alarm is None for alarm, _ in observe(one, [(0, 3.0)] * 6, start=4))
+
+
 def test_the_kl_rings_when_it_crosses_the_ceiling_and_not_while_it_stays_above():
     one = guard()
     rings = [one.observe_kl(update, kl) for update, kl in enumerate([9, 11, 12, 8, 13])]
