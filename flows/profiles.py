@@ -57,7 +57,7 @@ def cpu_demo() -> PipelineConfig:
                 },
                 "sequence_length": 128,
                 "global_batch_size": 8,
-                "num_epochs": 4.0,
+                "num_epochs": 6.0,
                 "learning_rate": 3e-3,
                 "eval_steps": 250,
                 "save_steps": 250,
