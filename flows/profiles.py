@@ -87,7 +87,9 @@ def cpu_demo() -> PipelineConfig:
                 "max_prompt_length": 64,
                 "max_completion_length": 40,
                 "learning_rate": 1e-3,
-                "kl_coef": 0.1,
+                # At 0.1 the policy of some seeds drifts to names that the reward model happens to
+                # like, and answers about the wrong person.
+                "kl_coef": 0.3,
                 "save_updates": 5,
             },
             "evaluate": {

@@ -189,7 +189,7 @@ def test_an_answer_that_is_not_allowed_is_asked_for_again(stack, page, waits, wa
 
     def fill():
         page.see("The last answer was refused", "kl_coef, which is 0", "accuracy")
-        page.type(page.field("KL coef"), "0.3")
+        page.type(page.field("KL coef"), "0.4")
         page.shot("question before PPO")
 
     answer(stack, page, waiting_run, fill)
@@ -201,7 +201,7 @@ def test_an_evaluated_policy_becomes_champion_and_the_last_one_comes_back(
 ):
     stack.wait_for_state(waiting_run, "Suspended")
     params = stack.tracked("question")["ppo"]["data"]["params"]
-    assert {"key": "kl_coef", "value": "0.3"} in params
+    assert {"key": "kl_coef", "value": "0.4"} in params
 
     def fill():
         page.see("What is asked of a champion", "Decision")

@@ -146,7 +146,7 @@ def test_the_gate_stops_the_run_before_ppo_until_it_is_told_to_warn(before_ppo, 
 def test_a_changed_setting_makes_only_what_depends_on_it(straight, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(straight, root)
-    changes = {"ppo__kl_coef": 0.3, "ppo__total_episodes": 16}
+    changes = {"ppo__kl_coef": 0.5, "ppo__total_episodes": 16}
     states = run(root, **changes)
     assert states == dict.fromkeys(BEFORE_PPO, "reused") | {"ppo": "done", "evaluate": "done"}
 
