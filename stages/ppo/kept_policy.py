@@ -10,7 +10,8 @@ from torch import nn
 class KeptPolicy:
     """Copies of the policy's weights: of the one to return to, and of those behind the last
     scorings. A window of scorings says most about the policy in its middle: where the score has
-    begun to fall, the one at the window's end is already worse than the mean."""
+    begun to fall, the one at the window's end is already worse than the mean. The copies lie in the
+    main memory: with all weights trained, they would fill a GPU."""
 
     def __init__(self, parameters: list[nn.Parameter], window: int) -> None:
         self._parameters = parameters
@@ -43,11 +44,9 @@ class KeptPolicy:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """What ``state`` returned."""
-        device = self._parameters[0].device
-        self._kept = [tensor.to(device) for tensor in state["kept"]]
+        self._kept = state["kept"]
         self._scored.clear()
-        for update, policy in state["scored"]:
-            self._scored.append((update, [tensor.to(device) for tensor in policy]))
+        self._scored.extend(state["scored"])
 
     def _copies(self) -> list[torch.Tensor]:
-        return [parameter.detach().clone() for parameter in self._parameters]
+        return [parameter.detach().to("cpu", copy=True) for parameter in self._parameters]
